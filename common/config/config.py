@@ -26,7 +26,7 @@ from common.protocol.fields import (
     RunName,
     list_to_tuple,
 )
-from common.protocol.tasks import DpoSettings, LoraSpec
+from common.protocol.tasks import DpoSettings, LearnedTurns, LoraSpec
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -134,7 +134,7 @@ class PhaseConfig(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     sft_weight: Annotated[float, Field(ge=0, le=100)] = 0.0
     logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 1.0
-    turns: Literal["all", "last"] = "all"
+    turns: LearnedTurns = "all"
 
     @property
     def kind(self) -> RowKind:

@@ -18,7 +18,7 @@ url = "amqp://guest:guest@127.0.0.1:5672/"   # amqps:// for TLS
 # ca = "certs/ca.pem"    # authority for amqps:// (`fccl certs`); default: those of the system
 # management = "http://127.0.0.1:15672"   # management API, for `fccl invite`; default: port 15672
 # public_url = "amqps://broker.example.org:5671/"   # the address for invited sites
-site_mib = 1024          # limit of one site's waiting updates and of each, in MiB; fixed for a run
+site_mib = 1024          # limit of a site's waiting updates, and so of one update, in MiB; fixed
 queue_type = "classic"   # or "quorum": replicated queues, for a cluster of three nodes
 
 [store]
@@ -32,12 +32,12 @@ metrics_port = 0         # port of /metrics (Prometheus), /livez and /readyz; 0:
 bind = "127.0.0.1"       # address of that port
 
 [model]
-name = "offline:gpt2-tiny"   # made here, without a download; or "offline:smollm2-135m", a chat
-                             # model from PyPI; or a hub id ("gpt2"), or a directory
+name = "offline:gpt2-tiny"   # built here, without a download; or "offline:smollm2-135m" (a chat
+                             # model from PyPI), a hub id ("gpt2") or a directory
 # revision = "main"          # of a hub model: branch, tag or commit; tasks carry the commit
 max_length = 256             # tokens of prompt and response together, or of a text to classify
-prompt = "auto"              # chat template, else Alpaca form; "chat", "alpaca" or a Jinja file
-# adapter = "exported"       # begin with an adapter that `fccl export` wrote: same base, same LoRA
+prompt = "auto"              # chat template, else Alpaca form; or "chat", "alpaca", a Jinja file
+# adapter = "exported"       # directory of an adapter to begin with; same base model and LoRA
 
 [model.lora]                 # or lora=false in [model]: all parameters are trained and sent
 r = 16
@@ -48,7 +48,7 @@ targets = "all-linear"       # or a list of module names, e.g. ["c_attn"]
 [data]
 # A source is "synthetic", a file (.json, .jsonl, .csv, .tsv, .parquet) or the id of a hub data set.
 # Only the sources that a phase needs are read.
-sft = "synthetic"        # instruction, input, output; messages  (objective "sft")
+sft = "synthetic"        # instruction, input, output; or messages  (objective "sft")
 va = "synthetic"         # prompt, chosen, rejected              (objective "dpo")
 cls = "synthetic"        # text, label                           (objective "classification")
 rows = 1500              # number of synthetic rows

@@ -31,7 +31,7 @@ class EventKind(StrEnum):
     BROKER = "broker"
     REPAIRED = "repaired"  # queues of the broker were missing, and were declared again
     WORKERS = "workers"
-    BASE_MODEL = "base model"  # workers that lack it cannot have it from the coordinator
+    BASE_MODEL = "base-model"  # workers that lack it cannot get it from the coordinator
     SAMPLES = "samples"
     DEGRADED = "degraded"  # the store is out of reach
     RESTORED = "restored"  # the store answers again

@@ -30,7 +30,10 @@ from common.protocol.fields import (
 )
 
 MAX_TEMPLATE = 32 * 1024
-"""Longest chat template, in bytes: half a header. Those of vendors have up to about 15,000."""
+"""Longest chat template, in bytes: half a header. Templates of vendors have up to about 15,000."""
+
+LearnedTurns = Literal["all", "last"]
+"""Which of the assistant's turns of a conversation are learned."""
 
 
 class BlobRef(Record):
@@ -79,13 +82,12 @@ class PromptSpec(Record):
     """How rows become text, the same on every machine of a run.
 
     Attributes:
-        template: Chat template in Jinja, with its date fixed; `learning.prompts` chose it when the
-            run was prepared.
-        turns: Which of the assistant's turns of a conversation are learned.
+        template: Chat template in Jinja, with its date fixed; `learning.prompts` chooses it when
+            the run is prepared.
     """
 
     template: Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE)]
-    turns: Literal["all", "last"] = "all"
+    turns: LearnedTurns = "all"
 
 
 def parse_prompt(meta: Mapping[str, str]) -> PromptSpec | None:
@@ -130,9 +132,9 @@ class TrainTask(Record):
         lora: Shape of the adapter; None trains all parameters.
         reference: The version with which a `dpo` phase began, its π_ref; the same for all clients.
         labels: Class names of `classification`, in the order of the head's outputs.
-        prompt: How rows become text; None (as in tasks of schema 1) is the Alpaca form.
-        layout: Digest of the tensor layout that the adapter has and the update must have; None (as
-            in tasks of schema 1) asks for an update of schema 1.
+        prompt: How rows become text; None, as in tasks of schema 1, is the Alpaca form.
+        layout: Digest of the tensor layout that the adapter has and the update must have; None, as
+            in tasks of schema 1, requests an update of schema 1.
     """
 
     added: ClassVar[frozenset[str]] = frozenset({"prompt", "layout"})

@@ -1,1 +1,1 @@
-"""Prompt forms: how rows become the text that a model reads, and which of it is learned."""
+"""Prompt forms: how rows become the text of a model, and which parts of it are learned."""

@@ -1,10 +1,10 @@
-"""The Alpaca form: the prompt of a model that has no chat template of its own.
+"""The Alpaca form: the prompt form of a model without a chat template.
 
-It is that of Taori et al. 2023, because public instruction-tuned adapters and their tools expect
-it. Later turns, which the original does not have, repeat its headings. The chat template says the
-same as `format_prompt`, for whole conversations.
+It is the form of Taori et al. 2023, which public instruction-tuned adapters and their tools expect.
+Later turns, which the original does not have, repeat its headings. `format_prompt` writes a single
+task, `chat_template` whole conversations in the same form.
 
-Data path: `learning.prompts.choice` takes it for models without a chat template.
+Data path: `learning.prompts.choice` uses it for models without a chat template.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WITHOUT_INPUT = (
     "the request.\n\n"
 )
 NO_INPUT = "<noinput>"
-"""What some data sets in Alpaca form write where a task has no input; means the empty input."""
+"""Placeholder of some data sets for a task without input."""
 
 
 def split_task(instruction: str, input: str) -> tuple[str, str]:
@@ -44,8 +44,7 @@ def chat_template(begins: bool) -> str:
     """Return the Alpaca form as a chat template in Jinja.
 
     Args:
-        begins: Whether a text begins with the begin-of-sequence token, as the tokenizer decides for
-            plain text.
+        begins: Whether texts begin with the begin-of-sequence token.
     """
     text = files("learning.prompts").joinpath("templates", "alpaca.jinja").read_text("utf-8")
     begin = "{{- bos_token }}\n" if begins else ""

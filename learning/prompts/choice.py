@@ -1,12 +1,11 @@
 """Choice of a run's prompt form, when the run is prepared.
 
-A template is taken as it is only if it keeps every turn and the places of its answers can be told.
-For families whose own template does not do that, or marks other places than the field's tools do,
-fccl has one of its own in `templates/`; it takes the place of the model's if both give the same
-text.
+A template is accepted only if it keeps every turn and its answers can be located. For some families
+`templates/` has a template with generation marks, which replaces the model's own if both render the
+same text.
 
-Data path: `preparation.data` → here → `common.protocol.tasks.PromptSpec`, with which every task
-travels.
+Data path: `preparation.data` → here → `common.protocol.tasks.PromptSpec`, which travels with every
+task.
 """
 
 from __future__ import annotations
@@ -16,20 +15,18 @@ from collections.abc import Sequence
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import ConfigError, ModelError
-from common.protocol.tasks import MAX_TEMPLATE, PromptSpec
+from common.protocol.tasks import MAX_TEMPLATE, LearnedTurns, PromptSpec
 from learning.prompts.form import REMEDY, PromptForm, alpaca_spec
-from learning.prompts.messages import Chat
-from learning.prompts.rendering import TemplateError, has_markers, make_renderer
+from learning.prompts.messages import Chat, TemplateError
+from learning.prompts.rendering import has_markers, make_renderer
 from learning.prompts.structure import Structure, first_problem
 
-SHIPPED = ("qwen2_5", "qwen3")
-"""Templates of fccl's own."""
-Turns = Literal["all", "last"]
+_SHIPPED = ("qwen2_5", "qwen3")  # files in templates/
 
 _USER, _ANSWER, _SYSTEM = ((role, True, False, False) for role in ("user", "assistant", "system"))
 _NEEDED: Sequence[Structure] = (
@@ -41,18 +38,17 @@ _DATE = re.compile(r"strftime_now\(\s*(?P<quote>['\"])(?P<format>.*?)(?P=quote)\
 
 
 def choose_prompt(
-    setting: str, tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turns], today: date
+    setting: str, tokenizer: PreTrainedTokenizerBase, turns: Sequence[LearnedTurns], today: date
 ) -> PromptSpec:
     """Return the prompt form of a run.
 
     Args:
         setting: `model.prompt`: `auto`, `alpaca`, `chat`, or the path of a Jinja file.
-        tokenizer: Tokenizer of the base model.
         turns: `turns` of the phases that learn from conversations; empty if there are none.
         today: The date that a template inserts; it stays the same for the whole run.
 
     Raises:
-        ConfigError: The file cannot be read, or is no template.
+        ConfigError: The file cannot be read.
         ModelError: The template cannot be used, or the tokenizer has none.
     """
     template = _find(setting, tokenizer)
@@ -112,24 +108,24 @@ def _with_date(template: str, today: date) -> str:
     """Return a template that inserts the same date whenever it is rendered.
 
     Raises:
-        ModelError: It takes the date in a way that cannot be replaced.
+        ModelError: The template formats the date in a way that cannot be replaced.
     """
     fixed = _DATE.sub(lambda found: repr(today.strftime(found["format"])), template)
     if re.search(r"strftime_now\s*\(", fixed):
-        raise ModelError("the chat template inserts the date in a form unknown to fccl", REMEDY)
+        raise ModelError(
+            "the chat template inserts the date in a format that is not a literal text", REMEDY
+        )
     return fixed
 
 
 def _shipped_for(template: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return the template of fccl's own that gives the same text as another; None without one."""
+    """Return the template of `templates/` that renders the text of a model's; None without one."""
     if has_markers(template):
         return None
-    last = PromptSpec(template=template, turns="last")
-    expected = _texts(last, tokenizer)
-    for name in SHIPPED:
+    expected = _texts(PromptSpec(template=template, turns="last"), tokenizer)
+    for name in _SHIPPED:
         own = files("learning.prompts").joinpath("templates", f"{name}.jinja").read_text("utf-8")
-        found = _texts(PromptSpec(template=own, turns="last"), tokenizer)
-        if expected and found == expected:
+        if expected and _texts(PromptSpec(template=own, turns="last"), tokenizer) == expected:
             return own
     return None
 
@@ -138,12 +134,19 @@ def _texts(spec: PromptSpec, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return the text of sample chats; empty if a template refuses one."""
     renderer = make_renderer(tokenizer, spec)
     try:
-        return [renderer.render(chat, asks=asks) for chat in _SAMPLES for asks in (False, True)]
+        return [
+            renderer.render(chat, generation_prompt=each)
+            for chat in _SAMPLES
+            for each in (False, True)
+        ]
     except TemplateError:
         return []
 
 
-def _check(spec: PromptSpec, tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turns]) -> None:
+def _check(
+    spec: PromptSpec, tokenizer: PreTrainedTokenizerBase, turns: Sequence[LearnedTurns]
+) -> None:
+    """Raise `ModelError` if a template cannot be used with one of the settings of `turns`."""
     for each in dict.fromkeys(turns or ("last",)):
         renderer = make_renderer(tokenizer, spec.model_copy(update={"turns": each}))
         problem = first_problem(renderer, _NEEDED, only_last=each == "last")

@@ -1,9 +1,9 @@
 """Control strings in the text of rows, which must stay text.
 
-A tokenizer turns `<|im_end|>` into the token that ends a turn, wherever it stands. A row that
-mentions the string would end a turn in the middle of a sentence, and whoever writes rows could
-write turns into everybody's model. So every control string of a row is marked before a template is
-rendered, and the marked places are tokenised as plain text.
+A tokenizer turns every `<|im_end|>` into the token that ends a turn. A row that mentions the string
+would end a turn in the middle of a sentence, and any author of rows could insert turns into the
+training of the common model. So every control string of a row is marked before a template is
+rendered, and the marked strings are tokenised as plain text.
 
 Data path: `learning.prompts.messages` → here, around `learning.prompts.rendering` →
 `learning.prompts.tokenisation`.
@@ -12,22 +12,23 @@ Data path: `learning.prompts.messages` → here, around `learning.prompts.render
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from learning.prompts.messages import Chat
+from learning.prompts.messages import Chat, TemplateError
 
-_MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # no characters: Unicode reserves them
+_MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # Unicode's noncharacters
 _CONTROL_FORM = re.compile(r"<\|.*\|>", re.DOTALL)
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """Return the control tokens of a tokenizer: its special tokens, and added ones like `<|…|>`.
 
-    Other added tokens are words: runs of spaces, tags of a markup, `<think>`.
+    These are its special tokens and added tokens of the form `<|…|>`. Other added tokens (runs of
+    spaces, tags of a markup, `<think>`) are ordinary words.
     """
     return {
         index: token.content
@@ -43,30 +44,37 @@ def control_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 
 
 Spans = list[tuple[int, int]]
-"""Places in a text, in characters, from the first to behind the last."""
+"""Begin and end of parts of a text, in characters; the end is exclusive."""
 
 
 @dataclass(frozen=True)
 class MarkedText:
-    """A rendered text, with the places of its answers and of control strings that are text."""
+    """A rendered text without marks."""
 
     text: str
-    spans: Spans
-    plain: Spans
+    spans: Spans  # of the answers
+    plain: Spans  # of control strings that came from a row, and are text
 
 
 @dataclass(frozen=True)
 class ControlText:
-    """Marks the control strings of a tokenizer in a chat, and finds the marks in its text."""
+    """Control strings of a tokenizer, to be marked in a chat and found in its rendered text."""
 
     pattern: re.Pattern[str] | None  # None for a tokenizer without control strings
 
     def mark(self, chat: Chat) -> tuple[Chat, str]:
-        """Return the chat with a mark in every control string, and the mark; else an empty one."""
-        if self.pattern is None or not _any_text(chat, self.pattern.search):
+        """Return the chat with a mark in every control string, and the mark; empty if none has one.
+
+        Raises:
+            TemplateError: The chat contains every character that could be a mark.
+        """
+        pattern, texts = self.pattern, [*_texts(chat.turns), *_texts(chat.tools)]
+        if pattern is None or not any(map(pattern.search, texts)):
             return chat, ""
-        mark = next(each for each in _MARKS if not _any_text(chat, _containing(each)))
-        pattern = self.pattern
+        used: set[str] = set().union(*texts)
+        mark = next((each for each in _MARKS if each not in used), None)
+        if mark is None:
+            raise TemplateError("the text has control strings and too many noncharacters")
 
         def marked(text: str) -> str:
             return pattern.sub(lambda found: found[0][0] + mark + found[0][1:], text)
@@ -75,7 +83,7 @@ class ControlText:
         return Chat(turns, tuple(_map_text(tool, marked) for tool in chat.tools)), mark
 
     def unmark(self, text: str, mark: str, spans: Spans) -> MarkedText:
-        """Return a rendered text without its marks, and places in it as they are then."""
+        """Return a rendered text without its marks, and with its spans moved accordingly."""
         if not mark or self.pattern is None:
             return MarkedText(text, spans, [])
         clean = text.replace(mark, "")
@@ -91,7 +99,7 @@ class ControlText:
         return MarkedText(clean, moved, plain)
 
     def words(self, text: MarkedText) -> Spans:
-        """Return the places of the answers' words: without what ends a turn, and white space."""
+        """Return the spans of the answers without end-of-turn strings and outer white space."""
         return [self._words(text, begin, end) for begin, end in text.spans]
 
     def _words(self, text: MarkedText, begin: int, end: int) -> tuple[int, int]:
@@ -112,24 +120,20 @@ def control_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | Non
     return re.compile("|".join(map(re.escape, strings))) if strings else None
 
 
-def _containing(part: str) -> Callable[[str], bool]:
-    return lambda text: part in text
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts that `_map_text` changes."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from () if key == "role" else _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
 
 
-def _any_text(chat: Chat, test: Any) -> bool:
-    found = False
-
-    def visit(text: str) -> str:
-        nonlocal found
-        found = found or bool(test(text))
-        return text
-
-    for part in (*chat.turns, *chat.tools):
-        _map_text(part, visit)
-    return found
-
-
-def _map_text(value: Any, change: Any) -> Any:
+def _map_text(value: Any, change: Callable[[str], str]) -> Any:
     """Return a JSON value with every text in it changed, keys included, except a turn's role."""
     if isinstance(value, str):
         return change(value)

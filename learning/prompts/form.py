@@ -1,7 +1,7 @@
-"""The prompt form of a run: turns rows into token ids, of which the answers are learned.
+"""Prompt form of a run: converts rows into token ids, and says which of them are learned.
 
-One form serves training, evaluation, sample answers and `fccl try`, so that a model is asked in
-the words with which it was trained.
+Training, evaluation, sample answers and `fccl try` use the same form, so that a model is prompted
+as it was trained.
 
 Data path: `learning.data.row_types` (rows) → here → `learning.objectives.tokens` and
 `learning.objectives.dpo` (examples), `learning.evaluation.generation` (prompts).
@@ -22,13 +22,20 @@ from common.protocol.tasks import PromptSpec
 from learning.data.row_types import Conversation, Instruction, PreferencePair
 from learning.prompts import alpaca
 from learning.prompts.control_text import ControlText, MarkedText, Spans
-from learning.prompts.messages import Chat, PromptRow, chat_of, chats_of_pair, prompt_of
-from learning.prompts.rendering import Renderer, TemplateError, make_renderer
+from learning.prompts.messages import (
+    Chat,
+    PromptRow,
+    TemplateError,
+    chat_of,
+    chats_of_pair,
+    prompt_of,
+)
+from learning.prompts.rendering import Renderer, make_renderer
 from learning.prompts.spans import RenderedChat, render_answers, render_pair_answer
 from learning.prompts.structure import Fit, Structure, fit_structure, structure_of
-from learning.prompts.tokenisation import TokenisedText, tokenise
+from learning.prompts.tokenisation import TextTokens, tokenise
 
-REFUSED = "the chat template cannot take these turns"
+_REFUSED = "the chat template cannot render these turns"
 REMEDY = 'set model.prompt to "alpaca", or to a Jinja file'
 _PROBE = "word"
 
@@ -38,48 +45,52 @@ class EncodedText:
     """Tokens of a row's text, and which of them are learned."""
 
     text: str
-    tokens: TokenisedText
-    spans: Spans  # places of the answers in the text, with the tokens that end them
-    answers: Spans  # places of the answers' words
-    is_pair: bool = False  # whether the answer is all that follows the prompt, as trl has it
+    tokens: TextTokens
+    spans: Spans  # of the answers, with the end of their turns
+    answers: Spans  # of the answers, without the end of their turns and outer white space
+    is_pair: bool = False  # of a preference pair: everything after the prompt is the answer
 
     @property
     def ids(self) -> Sequence[int]:
         return self.tokens.ids
 
     def learned(self) -> list[bool]:
-        """Return which tokens are learned: those that have a character of an answer.
+        """Return for each token whether it is learned: whether it overlaps an answer.
 
-        Of several tokens for the last character of an answer only the first counts, as in
-        transformers' masks: a line break that a tokenizer puts a space before, for example.
+        If several tokens stand for the last character of an answer (such as a line break before
+        which the tokenizer puts a space), only the first is learned, as in transformers' masks.
         """
-        places = self.tokens.places
-        flags = [False] * len(places)
+        offsets = self.tokens.offsets
+        flags = [False] * len(offsets)
         for begin, end in self.spans:
-            start = bisect_right(places, begin, key=itemgetter(1))
-            stop = bisect_left(places, end, key=itemgetter(0))
-            while not self.is_pair and stop - 2 >= start and places[stop - 2] == (end - 1, end):
+            start = bisect_right(offsets, begin, key=itemgetter(1))
+            stop = bisect_left(offsets, end, key=itemgetter(0))
+            while not self.is_pair and stop - 2 >= start and offsets[stop - 2] == (end - 1, end):
                 stop -= 1
             flags[start:stop] = [True] * max(0, stop - start)
         return flags
 
     def answers_after(self, length: int) -> int:
         """Return the number of answers that begin after the first `length` tokens."""
-        stop = self.tokens.places[length - 1][1] if length else 0
+        stop = self._end(length)
         return sum(begin >= stop for begin, _ in self.answers)
 
     def answer_bytes(self, length: int) -> int:
-        """Return the UTF-8 bytes of the answers' words in the first `length` tokens."""
-        stop = self.tokens.places[length - 1][1] if length else 0
+        """Return the number of UTF-8 bytes of the answers in the first `length` tokens."""
+        stop = self._end(length)
         words = (self.text[begin : min(end, stop)] for begin, end in self.answers)
         return sum(len(each.encode()) for each in words)
+
+    def _end(self, length: int) -> int:
+        """Return the number of characters in the first `length` tokens."""
+        return self.tokens.offsets[length - 1][1] if length else 0
 
 
 def alpaca_spec(tokenizer: PreTrainedTokenizerBase) -> PromptSpec:
     """Return the Alpaca form for a tokenizer.
 
     Raises:
-        ModelError: The tokenizer has no end-of-sequence token, with which an answer ends.
+        ModelError: The tokenizer has no end-of-sequence token to end an answer.
     """
     if tokenizer.eos_token is None:
         raise ModelError(
@@ -94,64 +105,60 @@ class PromptForm:
     """A chat template with a tokenizer.
 
     Args:
-        tokenizer: Tokenizer of the base model, of the `tokenizers` library.
         spec: The run's form; None is the Alpaca form.
 
     Raises:
-        ModelError: The tokenizer cannot say which characters a token stands for.
+        ModelError: The tokenizer is not one of the `tokenizers` library, which gives offsets.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, spec: PromptSpec | None) -> None:
         if not tokenizer.is_fast:
             raise ModelError(
-                f"the tokenizer {type(tokenizer).__name__} does not give the places of its tokens",
+                f"the tokenizer {type(tokenizer).__name__} does not give the offsets of its tokens",
                 "use a model whose tokenizer has a tokenizer.json",
             )
         self.tokenizer = tokenizer
         self.spec = spec or alpaca_spec(tokenizer)
         self._all = make_renderer(tokenizer, self.spec)
-        # A preference is about the last turn; the others are as they are where nothing is learned.
+        # Only the last turn of a preference pair is learned, whatever the run's form says.
         self._last = make_renderer(tokenizer, self.spec.model_copy(update={"turns": "last"}))
         self._control = ControlText(self._all.control)
         self._fits: dict[tuple[Structure, bool], Fit] = {}
 
     @cached_property
     def end_ids(self) -> tuple[int, ...]:
-        """Ids that end an answer: of the end of a turn, and the tokenizer's own if it is another.
+        """Ids that end an answer: the end-of-turn token, and the tokenizer's own if it differs.
 
         Raises:
-            ModelError: An answer does not end with a control token, so that a model would never
-                learn to stop.
+            ModelError: No control token ends an answer, so that a model would never learn to stop.
         """
         [found] = self.encode([Instruction(_PROBE, "", _PROBE)])
         if isinstance(found, str):
-            raise ModelError(f"the chat template refuses one question and answer: {found}", REMEDY)
+            raise ModelError(f"a question and its answer cannot be rendered: {found}", REMEDY)
         control, (_, stop), (_, end) = self._all.control, found.answers[-1], found.spans[-1]
         last = control.search(found.text, stop, end) if control else None
         ends = [
             each
-            for each, (first, _) in zip(found.ids, found.tokens.places, strict=True)
+            for each, (first, _) in zip(found.ids, found.tokens.offsets, strict=True)
             if last is not None and first == last.start()
         ]
         if not ends and self._all.marks_answers:
             raise ModelError(
                 "the chat template marks answers without a token that ends them, so that a model"
                 " would not learn to stop",
-                "put endgeneration behind the end of the turn in a Jinja file, and name it in"
-                " model.prompt",
+                "set model.prompt to a Jinja file with endgeneration after the end of the turn",
             )
         if not ends:
             raise ModelError(
-                "the chat template does not end an answer with a token of its own, so that a model"
+                "the chat template does not end an answer with a special token, so that a model"
                 " would not learn to stop",
-                "put eos_token after the assistant's turn in a Jinja file, and name it in"
-                " model.prompt",
+                "set model.prompt to a Jinja file that puts eos_token after the assistant's turn",
             )
         own = self.tokenizer.eos_token_id
         return (ends[0], own) if isinstance(own, int) and own != ends[0] else (ends[0],)
 
     def encode(self, rows: Sequence[Instruction | Conversation]) -> list[EncodedText | str]:
-        """Return the tokens of each row; or, as text, why the template cannot take it."""
+        """Return the tokens of each row, or the reason (a text) why the template refuses it."""
         only_last = self.spec.turns == "last"
         chats = [chat_of(row).up_to_last_answer() for row in rows]
         return self._tokenised([self._rendered(self._all, chat, only_last) for chat in chats])
@@ -159,30 +166,30 @@ class PromptForm:
     def encode_pairs(
         self, pairs: Sequence[PreferencePair]
     ) -> list[tuple[EncodedText | str, EncodedText | str]]:
-        """Return the tokens of the chosen and the rejected chat of each pair, as `encode` does."""
+        """Return the tokens of both chats of each pair, chosen and rejected, as `encode` does."""
         chats = [chat for pair in pairs for chat in chats_of_pair(pair)]
         texts = self._tokenised([self._rendered(self._last, chat, None) for chat in chats])
         found = [each if isinstance(each, str) else replace(each, is_pair=True) for each in texts]
         return list(zip(found[::2], found[1::2], strict=True))
 
     def prompt_ids(self, row: PromptRow) -> list[int]:
-        """Return the ids up to the place where the last answer of a row begins.
+        """Return the ids of a row up to the beginning of its last answer.
 
         Raises:
-            ModelError: The template cannot take the row's turns.
+            ModelError: The template refuses the row's turns.
         """
         renderer = self._last if isinstance(row, PreferencePair) else self._all
         before = prompt_of(row)
         chat = Chat((*before.turns, {"role": "assistant", "content": _PROBE}), before.tools)
         fit = self._fit(renderer, chat)
         if fit.adaptation is None:
-            raise ModelError(f"{REFUSED}: {fit.problem}", REMEDY)
-        marked, mark = self._control.mark(fit.adaptation(chat).before(-1))
+            raise ModelError(f"{_REFUSED}: {fit.problem}", REMEDY)
         try:
-            text = self._control.unmark(renderer.render(marked, asks=True), mark, [])
+            marked, mark = self._control.mark(fit.adaptation(chat).before(-1))
+            rendered = renderer.render(marked, generation_prompt=True)
         except TemplateError as error:
-            raise ModelError(f"{REFUSED}: {error}", REMEDY) from None
-        [tokens] = tokenise(self.tokenizer, [text])
+            raise ModelError(f"{_REFUSED}: {error}", REMEDY) from None
+        [tokens] = tokenise(self.tokenizer, [self._control.unmark(rendered, mark, [])])
         return list(tokens.ids)
 
     def _fit(self, renderer: Renderer, chat: Chat) -> Fit:
@@ -193,20 +200,20 @@ class PromptForm:
         return self._fits[key]
 
     def _rendered(self, renderer: Renderer, chat: Chat, only_last: bool | None) -> MarkedText | str:
-        """Render the turns of a row; of a pair, for which `only_last` is None, the answer alone."""
+        """Render the turns of a row; for a preference pair `only_last` is None."""
         fit = self._fit(renderer, chat)
         if fit.adaptation is None:
-            return f"{REFUSED}: {fit.problem}"
-        marked, mark = self._control.mark(fit.adaptation(chat))
+            return f"{_REFUSED}: {fit.problem}"
         try:
+            marked, mark = self._control.mark(fit.adaptation(chat))
             if only_last is None:
                 found = render_pair_answer(renderer, marked)
             else:
                 found = render_answers(renderer, marked, only_last=only_last)
         except TemplateError as error:
-            return f"{REFUSED}: {error}"
+            return f"{_REFUSED}: {error}"
         if _lacks_words(found, marked, only_last=only_last is not False):
-            return f"{REFUSED}: it leaves out words of an answer"
+            return f"{_REFUSED}: it leaves out words of an answer"
         return self._control.unmark(found.text, mark, found.spans)
 
     def _tokenised(self, texts: Sequence[MarkedText | str]) -> list[EncodedText | str]:
@@ -229,5 +236,5 @@ def _lacks_words(rendered: RenderedChat, chat: Chat, *, only_last: bool) -> bool
 
 @lru_cache(maxsize=8)
 def prompt_form(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec | None) -> PromptForm:
-    """Return the form for a tokenizer, with what it has found out about the template so far."""
+    """Return the prompt form of a tokenizer, cached with what it has learned about the template."""
     return PromptForm(tokenizer, spec)

@@ -1,8 +1,8 @@
 """Turns of a row in the form that chat templates read, and their adaptation to a template.
 
-Templates differ in what they take: some refuse a system turn, or two turns of one speaker, or know
-nothing of tools. `ADAPTATIONS` are ways to say the same with less; `learning.prompts.structure`
-takes the first with which a template keeps every turn.
+Templates differ in what they support: some refuse a system turn or consecutive turns of one role,
+or ignore tools. `ADAPTATIONS` express the same content with fewer features;
+`learning.prompts.structure` selects the first with which a template keeps every turn.
 
 Data path: `learning.data.row_types` → here → `learning.prompts.rendering`.
 """
@@ -21,9 +21,13 @@ Turn = Mapping[str, Any]
 """A message as a template reads it: `role`, `content` and perhaps `tool_calls`."""
 
 
+class TemplateError(Exception):
+    """A template cannot render a chat, or loses a part of it; says why in a few words."""
+
+
 @dataclass(frozen=True)
 class Chat:
-    """Turns for a template, and the definitions of the tools that they may use."""
+    """Turns for a template, and definitions of the tools that the assistant may call."""
 
     turns: tuple[Turn, ...]
     tools: tuple[Any, ...] = ()
@@ -33,7 +37,7 @@ class Chat:
         return replace(self, turns=self.turns[:place])
 
     def answers(self) -> list[int]:
-        """Return the places of the assistant's turns."""
+        """Return the indices of the assistant's turns."""
         return [i for i, turn in enumerate(self.turns) if turn["role"] == "assistant"]
 
     def up_to_last_answer(self) -> Chat:
@@ -48,8 +52,8 @@ PromptRow = Instruction | Conversation | PreferencePair
 def chat_of(row: Instruction | Conversation) -> Chat:
     """Return the turns of a row with all its answers.
 
-    An instruction is a user's turn, followed by its input after a blank line. `instruction` and
-    `input` are there as well, for a template that keeps them apart, as the Alpaca form does.
+    An instruction becomes a user's turn, with its input after a blank line. The turn also has the
+    keys `instruction` and `input`, for a template that keeps them apart, as the Alpaca form does.
     """
     if isinstance(row, Conversation):
         return Chat(tuple(map(_turn, row.messages)), _tools(row.tools))
@@ -57,7 +61,7 @@ def chat_of(row: Instruction | Conversation) -> Chat:
 
 
 def chats_of_pair(row: PreferencePair) -> tuple[Chat, Chat]:
-    """Return the turns of a preference pair with its chosen, and with its rejected answer."""
+    """Return the turns of a preference pair, with the chosen and with the rejected answer."""
     answers = (row.chosen, row.rejected)
     if isinstance(row.prompt, str):
         before: tuple[Turn, ...] = (_task(row.prompt, ""),)
@@ -98,10 +102,10 @@ def _tools(definitions: str) -> tuple[Any, ...]:
 
 
 def _write_tools_as_text(chat: Chat) -> Chat:
-    """Return the same chat with definitions, calls and results of tools as text of the turns.
+    """Return the chat with definitions, calls and results of tools as text of the turns.
 
-    The marks are those with which many models are trained (Hermes, Qwen); results are turns of the
-    user, several in a row are one.
+    The tags are those with which many models are trained (Hermes, Qwen). Consecutive results become
+    one turn of the user.
     """
     turns: list[Turn] = []
     for turn in chat.turns:
@@ -126,7 +130,7 @@ def _with_system(turns: Sequence[Turn], text: str) -> list[Turn]:
 
 
 def _merge_system(chat: Chat) -> Chat:
-    """Return the chat with each system turn at the beginning of the user's turn after it."""
+    """Return the chat with each system turn at the beginning of the next user turn."""
     turns = [
         _said("user", str(turn["content"])) if turn["role"] == "system" else turn
         for turn in chat.turns
@@ -135,7 +139,7 @@ def _merge_system(chat: Chat) -> Chat:
 
 
 def _merge_speakers(chat: Chat) -> Chat:
-    """Return the chat with one turn for consecutive turns of the user, or of the assistant."""
+    """Return the chat with consecutive turns of one role joined, except results of tools."""
     turns: list[Turn] = []
     for turn in chat.turns:
         last = turns[-1] if turns else None
@@ -166,7 +170,7 @@ def _plainest(chat: Chat) -> Chat:
 
 
 def _open_with_user(chat: Chat) -> Chat:
-    """Return the plainest chat with a user's empty turn before a greeting of the assistant."""
+    """Return the plainest chat with an empty user turn before an assistant that speaks first."""
     plain = _plainest(chat)
     return replace(plain, turns=(_said("user", ""), *plain.turns))
 

@@ -1,7 +1,7 @@
-"""Rendering of a chat template, in the sandbox of transformers.
+"""Rendering of a chat template in the sandbox of transformers.
 
-A template comes with a model, or from the coordinator: it is foreign code, and whatever it does
-wrong is a `TemplateError` here.
+A template comes with a model or from the coordinator. It is foreign code, so every error that it
+raises becomes a `TemplateError`.
 
 Data path: `learning.prompts.messages` → here → `learning.prompts.spans`.
 """
@@ -18,27 +18,23 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from common.protocol.tasks import PromptSpec
 from learning.prompts.control_text import Spans, control_pattern
-from learning.prompts.messages import Chat
+from learning.prompts.messages import Chat, TemplateError
 
 _LOCK = threading.Lock()
-"""Compiled templates are shared by a process, and they hold the places that they find."""
+"""Threads of a process share compiled templates, which store the spans of the last rendering."""
 _COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 GENERATION = "endgeneration"
-"""A template that marks the assistant's turns has `{% generation %}` … `{% endgeneration %}`."""
+"""Part of a template that marks answers by `{% generation %}` … `{% endgeneration %}`."""
 
 
 def has_markers(template: str) -> bool:
-    """Return whether a template marks the assistant's turns; what comments say does not count."""
+    """Return whether a template marks the assistant's turns, outside its comments."""
     return GENERATION in _COMMENT.sub("", template)
-
-
-class TemplateError(Exception):
-    """A template cannot render a chat; says why in a few words."""
 
 
 @dataclass(frozen=True)
 class Renderer:
-    """A chat template with the variables that it is given."""
+    """A chat template with its variables."""
 
     template: str
     variables: dict[str, Any]  # the special tokens, and which turns are learned
@@ -48,34 +44,34 @@ class Renderer:
     def marks_answers(self) -> bool:
         return has_markers(self.template)
 
-    def render(self, chat: Chat, *, asks: bool = False) -> str:
+    def render(self, chat: Chat, *, generation_prompt: bool = False) -> str:
         """Return the text of a chat.
 
         Args:
-            asks: Whether the beginning of an answer follows.
+            generation_prompt: Whether to append the beginning of an assistant's turn.
 
         Raises:
             TemplateError: The template refuses the chat, or fails.
         """
-        return self._render(chat, asks, spans=False)[0]
+        return self._render(chat, generation_prompt, spans=False)[0]
 
     def render_marked(self, chat: Chat) -> tuple[str, Spans]:
-        """Return the text of a chat and the places in it that the template marks as answers.
+        """Return the text of a chat, and the spans that the template marks as answers.
 
         Raises:
             TemplateError: The template refuses the chat, or fails.
         """
         return self._render(chat, False, spans=True)
 
-    def _render(self, chat: Chat, asks: bool, spans: bool) -> tuple[str, Spans]:
-        render: Any = render_jinja_template  # whose annotations are of an older form
+    def _render(self, chat: Chat, generation_prompt: bool, spans: bool) -> tuple[str, Spans]:
+        render: Any = render_jinja_template  # its annotations are too narrow
         try:
             with _LOCK:
                 texts, found = render(
                     conversations=[list(chat.turns)],
                     tools=list(chat.tools) or None,
                     chat_template=self.template,
-                    add_generation_prompt=asks,
+                    add_generation_prompt=generation_prompt,
                     return_assistant_tokens_mask=spans,
                     **self.variables,
                 )

@@ -1,9 +1,9 @@
-"""Places of the assistant's answers in the text of a chat: what is learned.
+"""Spans of the assistant's answers in the text of a chat: what is learned.
 
-An answer reaches from the end of the prompt that asks for it to the end of its turn, the token that
-ends the turn included. Templates that mark their answers say where; of others the text of each
-beginning of the chat is compared with the whole text, of which it must be a beginning. A template
-for which that does not hold moves or changes earlier turns, and labels would be wrong.
+An answer reaches from the end of the generation prompt to the end of its turn, including the token
+that ends the turn. A template with generation marks gives the spans itself. Otherwise each prefix
+of the chat is rendered, and its text must be a prefix of the whole text; if it is not, the template
+moves or changes earlier turns, and labels would be wrong.
 
 Data path: `learning.prompts.rendering` → here → `learning.prompts.form`.
 """
@@ -13,18 +13,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from learning.prompts.control_text import Spans
-from learning.prompts.messages import Chat
-from learning.prompts.rendering import Renderer, TemplateError
+from learning.prompts.messages import Chat, TemplateError
+from learning.prompts.rendering import Renderer
 
 NOT_NESTED = "the text of earlier turns changes when later turns follow"
 
 
 @dataclass(frozen=True)
 class RenderedChat:
-    """Text of a chat, and the places of the answers to learn."""
+    """Text of a chat, and the spans of the answers to learn."""
 
     text: str
-    spans: Spans  # characters, in order; never empty
+    spans: Spans  # in order; never empty
 
 
 def render_answers(renderer: Renderer, chat: Chat, *, only_last: bool) -> RenderedChat:
@@ -40,7 +40,7 @@ def render_answers(renderer: Renderer, chat: Chat, *, only_last: bool) -> Render
     if renderer.marks_answers:
         text, spans = renderer.render_marked(chat)
         if only_last:
-            before = _common(text, renderer.render(chat.before(answers[-1])))
+            before = _common_length(text, renderer.render(chat.before(answers[-1])))
             spans = [span for span in spans if span[0] >= before]
         if len(spans) < len(answers):
             raise TemplateError("it does not mark every turn of the assistant")
@@ -66,12 +66,12 @@ def _span(renderer: Renderer, chat: Chat, place: int, text: str) -> tuple[int, i
     if place == len(chat.turns) - 1:
         return len(prompt), len(text)
     answered = renderer.render(chat.before(place + 1))
-    end = _common(text, answered)
+    end = _common_length(text, answered)
     controls = renderer.control.finditer(answered) if renderer.control else iter(())
     for found in controls:
         if found.start() < end < found.end():
-            end = found.start()  # two control strings that begin alike
-    # A template may end every text, but not every turn, with a token of its own, as Phi-3's does.
+            end = found.start()  # two control strings with a common prefix
+    # A template may add a control string to the end of the text only, as Phi-3's does.
     rest = renderer.control.sub("", answered[end:]) if renderer.control else answered[end:]
     if end <= len(prompt) or rest.strip():
         raise TemplateError(NOT_NESTED)
@@ -95,18 +95,22 @@ def _length_of_end(renderer: Renderer, before: Chat, text: str) -> int:
 
 
 def _prompt(renderer: Renderer, chat: Chat, place: int, text: str) -> str:
-    """Return the text up to an answer; templates need at least one turn before it."""
+    """Return the text up to an answer.
+
+    Templates need at least one turn before a generation prompt. For an answer without one, the
+    generation prompt after a question is looked up in the text.
+    """
     if place:
-        return renderer.render(chat.before(place), asks=True)
+        return renderer.render(chat.before(place), generation_prompt=True)
     question = Chat(({"role": "user", "content": "word"},))
-    asked = renderer.render(question, asks=True)
-    header = asked[_common(asked, renderer.render(question)) :]
+    prompt = renderer.render(question, generation_prompt=True)
+    header = prompt[_common_length(prompt, renderer.render(question)) :]
     if not header or header not in text:
         raise TemplateError("it cannot begin with the assistant")
     return text[: text.index(header) + len(header)]
 
 
-def _common(text: str, other: str) -> int:
-    """Return how many characters two texts have in common at their beginning."""
+def _common_length(text: str, other: str) -> int:
+    """Return the length of the common prefix of two texts."""
     pairs = enumerate(zip(text, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(text), len(other)))

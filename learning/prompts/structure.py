@@ -1,9 +1,9 @@
-"""Check of a template with a chat's structure, before its rows are trusted to it.
+"""Check that a template keeps the turns of a chat's structure.
 
-What a template does wrong (it drops a turn, moves the system's text, refuses two turns of one
-speaker) depends on who speaks when, seldom on what is said. So every structure that rows have is
-tried once, with a word in each turn that occurs nowhere else: all words must appear, in order, and
-the places to learn must hold those of the answers and no others.
+Errors of templates (a dropped turn, a moved system turn, a refusal of consecutive turns of one
+role) depend on the sequence of roles, seldom on the texts. So every structure that occurs in rows
+is tested once, with a unique word in each turn: all words must appear, in order, and the learned
+spans must contain the words of the answers and no others.
 
 Data path: used by `learning.prompts.form`, once for each structure.
 """
@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from learning.prompts.messages import ADAPTATIONS, Adaptation, Chat, Turn
-from learning.prompts.rendering import Renderer, TemplateError
+from learning.prompts.messages import ADAPTATIONS, Adaptation, Chat, TemplateError, Turn
+from learning.prompts.rendering import Renderer
 from learning.prompts.spans import render_answers
 
 Structure = tuple[tuple[str, bool, bool, bool], ...]
-"""Role of each turn, and whether it has text, an input, and calls of tools; or first `tools`."""
+"""Role of each turn, and whether it has text, an input, and calls of tools.
+
+The first entry has the role `tools` if there are definitions of tools.
+"""
 
 
 def structure_of(chat: Chat) -> Structure:
@@ -32,7 +35,7 @@ def structure_of(chat: Chat) -> Structure:
 
 @dataclass(frozen=True)
 class Fit:
-    """How chats of a structure are given to a template; or why they cannot be."""
+    """Adaptation of the chats of a structure to a template; or the reason why there is none."""
 
     adaptation: Adaptation | None
     problem: str = ""
@@ -75,7 +78,7 @@ def _probe(structure: Structure) -> Chat:
 
 
 def _check(renderer: Renderer, probe: Chat, adapted: Chat, only_last: bool) -> None:
-    """Raise `TemplateError` if the text of a probe lacks a turn, or learns the wrong ones."""
+    """Raise `TemplateError` if the text of a probe lacks a turn, or the wrong turns are learned."""
     rendered = render_answers(renderer, adapted, only_last=only_last)
     learned = "\n".join(rendered.text[begin:end] for begin, end in rendered.spans)
     last = len(probe.turns) - 1
@@ -88,7 +91,7 @@ def _check(renderer: Renderer, probe: Chat, adapted: Chat, only_last: bool) -> N
                 kind = "drops" if word not in rendered.text else "moves"
                 raise TemplateError(f"it {kind} a turn of the {turn['role']}")
             if (word in learned) != is_learned:
-                raise TemplateError("the places of its answers cannot be told")
+                raise TemplateError("its answers cannot be located")
     if probe.tools and _word(len(probe.turns)) not in rendered.text:
         raise TemplateError("it has no place for definitions of tools")
 

@@ -561,6 +561,27 @@ def test_a_worker_that_cannot_reach_the_hub_fetches_the_model_from_the_coordinat
         assert harness.next_update().task_id == "t1"
 
 
+def test_a_model_of_the_hub_is_looked_up_once_and_then_found_by_its_digest(
+    harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+
+    def download(name: str, *_: object) -> hub.ModelSnapshot:
+        found.append(name)
+        return hub.ModelSnapshot("a" * 40, harness.model.path)
+
+    monkeypatch.setattr(hub, "download", download)
+    ref = harness.model.ref.model_copy(update={"kind": "hub", "name": "org/model"})
+    elsewhere = harness.root / "elsewhere"
+    with harness.serving(harness.worker(replace(harness.settings, cache=elsewhere))):
+        for task_id in ("t1", "t2"):
+            harness.issue(task_id, base=ref.fields())
+            assert harness.next_update().task_id == task_id
+    assert found == ["org/model"]
+    path = find_installed(ref.digest, elsewhere)  # as `fccl try` looks for it
+    assert path is not None and path.resolve() == harness.model.path.resolve()
+
+
 def test_a_base_that_is_too_large_to_be_sent_is_refused_with_the_remedy(
     harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

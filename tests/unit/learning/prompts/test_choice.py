@@ -9,8 +9,9 @@ import pytest
 import trl.chat_template_utils as vendors
 
 from common.errors import ConfigError, ModelError
+from common.protocol.tasks import LearnedTurns
 from learning.data.row_types import Conversation, Instruction, Message
-from learning.prompts.choice import Turns, choose_prompt
+from learning.prompts.choice import choose_prompt
 from learning.prompts.form import PromptForm
 from tests.support.families import CHATML, family_tokenizer
 
@@ -24,7 +25,10 @@ THOUGHTS_OF_LAST = CHATML.replace(
 
 
 def choose(
-    template: str | None, setting: str = "auto", turns: Turns = "all", family: str = "smollm2"
+    template: str | None,
+    setting: str = "auto",
+    turns: LearnedTurns = "all",
+    family: str = "smollm2",
 ) -> str:
     tokenizer = family_tokenizer(family)
     tokenizer.chat_template = template
@@ -89,13 +93,13 @@ def test_a_missing_file_or_template_is_refused() -> None:
             CHATML.replace("{% for m in messages %}", "{% for m in messages[-2:] %}"),
             "earlier turns",
         ),
-        (CHATML.replace("in messages %}", "in messages[::-1] %}"), ""),
+        (CHATML.replace("in messages %}", "in messages[::-1] %}"), "earlier turns"),
         (LAST_ONLY, "earlier turns"),
         (THOUGHTS_OF_LAST, "earlier turns"),
-        (CHATML.replace("<|im_end|>", "##"), "token of its own"),
+        (CHATML.replace("<|im_end|>", "##"), "special token"),
         ("{{ oops(", "cannot be used"),
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", ""),
-        (MARKS_ALL, "cannot be told"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "special token"),
+        (MARKS_ALL, "cannot be located"),
     ],
 )
 def test_templates_that_would_teach_wrong_labels_are_refused(template: str, reason: str) -> None:

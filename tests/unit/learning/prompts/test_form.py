@@ -168,7 +168,7 @@ def test_a_row_whose_answer_the_template_cuts_is_counted_with_the_reason() -> No
     found = tokens.encode(form.tokenizer, rows, 1000, form.spec)
     assert found.kept == (1,)
     assert list(found.skipped) == [
-        "the chat template cannot take these turns: it leaves out words of an answer"
+        "the chat template cannot render these turns: it leaves out words of an answer"
     ]
 
 
@@ -324,3 +324,12 @@ def test_old_runs_without_a_form_use_the_alpaca_form_even_with_a_chat_template()
     assert form.spec == alpaca_spec(tokenizer)
     assert isinstance(form.spec, PromptSpec)
     assert "### Response:" in tokenizer.decode(form.prompt_ids(Instruction("Hi.", "", "")))
+
+
+def test_a_row_that_leaves_no_character_to_mark_its_control_strings_is_refused() -> None:
+    every = "".join(map(chr, range(0xFDD0, 0xFDF0)))
+    rows = [talk(("user", f"<|im_end|>{every}"), ("assistant", "a")), Instruction("a", "", "b")]
+    refused, kept = SMOL.encode(rows)
+    assert isinstance(refused, str)
+    assert "noncharacters" in refused
+    assert not isinstance(kept, str)
