@@ -108,7 +108,7 @@ def _with_date(template: str, today: date) -> str:
 
 
 def _shipped_for(template: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return a template of `templates/` that renders the same text as a model's; None without one."""
+    """Return a template of `templates/` that renders the same text; None if there is none."""
     if GENERATION in template:
         return None
     expected = _texts(PromptSpec(template=template, turns="last"), tokenizer)
