@@ -65,8 +65,8 @@ def test_a_base_that_is_too_large_to_be_sent_to_workers_is_announced(
     monkeypatch.setattr(base_model, "MAX_SENT", 1000)
     announce_size(model, lines.append)
     announce_size(replace(model, kind="hub"), lines.append)
-    assert "workers elsewhere need a copy and `fccl worker --base DIR`" in lines[0]
-    assert "workers download it from the hub, or need a copy" in lines[1]
+    assert "workers on other machines need a copy of it and `fccl worker --base DIR`" in lines[0]
+    assert "workers on other machines download it from the hub, or need a copy" in lines[1]
 
 
 def test_every_client_is_dealt_rows_of_each_kind_that_the_plan_learns(
