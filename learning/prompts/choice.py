@@ -119,7 +119,7 @@ def _with_date(template: str, today: date) -> str:
 
 
 def _shipped_for(template: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return the template of `templates/` that renders the text of a model's; None without one."""
+    """Return a template of `templates/` that renders the same text; None if there is none."""
     if has_markers(template):
         return None
     expected = _texts(PromptSpec(template=template, turns="last"), tokenizer)
