@@ -99,12 +99,16 @@ def configure(arguments: argparse.Namespace, seed: int, folder: Path) -> Federat
         lines = data.read_text(encoding="utf-8").splitlines(keepends=True)
         data = folder / f"rows{data.suffix}"
         data.write_text("".join(random.Random(seed).sample(lines, arguments.rows)))
-    config = command.configure(arguments.config, data, folder / "comparison")
+    return first_phase(command.configure(arguments.config, data, folder / "comparison"), seed)
+
+
+def first_phase(config: FederationConfig, seed: int) -> FederationConfig:
+    """Return a plan of the first phase alone, without live samples."""
     table = config.model_dump()
     table["run"]["seed"] = seed
     table["phase"] = table["phase"][:1]
     table["samples"]["prompts"] = 0
-    return loader.parse(table, "comparison")
+    return loader.parse(table, config.run.name)
 
 
 def compare(config: FederationConfig, arguments: argparse.Namespace, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""Federated learning from conversations: what is learned of first and of later answers.
+"""Federated learning from conversations: loss on first and on later answers.
 
     python -m benchmarks.conversations --data instructions.jsonl [--config FILE] [--count 300]
         [--seeds 0] [--arms all first] [--out FILE] [--keep FILE]
@@ -7,7 +7,7 @@ Makes conversations of two to four turns from short instructions, half of them w
 Later turns are other instructions, or questions about the conversation itself (`FOLLOW_UPS`), which
 only a model that reads the earlier turns can answer. The arm `all` learns every answer; `first`
 trains for as many steps on the same conversations, cut after their first answer. Both are evaluated
-on the same held-out conversations, first answers and later ones apart. `--keep` writes the
+on the same held-out conversations, separately on first and on later answers. `--keep` writes the
 conversations to a file, as rows with `messages`.
 """
 
@@ -22,10 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from benchmarks.comparison import describe, federate
+from benchmarks.comparison import describe, federate, first_phase
 from cli.demo import command
-from common.config import loader
-from common.config.config import FederationConfig
 from evaluation.evaluator import HELDOUT, Evaluator
 from learning.data import rows
 from learning.data.row_types import Conversation, Instruction, Row
@@ -138,7 +136,8 @@ def run_arm(config: Path, made: Sequence[list[Turn]], arm: str, seed: int) -> di
         data, unseen = Path(folder) / "rows.jsonl", Path(folder) / "unseen.jsonl"
         write_rows(data, [first_exchange(turns) for turns in kept] if arm == "first" else kept)
         write_rows(unseen, heldout)
-        run, base_path = federate(configure(config, data, seed, Path(folder)))
+        plan = command.configure(config, data, Path(folder) / "conversations")
+        run, base_path = federate(first_phase(plan, seed))
         evaluator = Evaluator(run, base_path, detect())
         conversations = rows.read("sft", unseen).rows
         result: dict[str, Any] = {"heldout": len(conversations)}
@@ -149,15 +148,6 @@ def run_arm(config: Path, made: Sequence[list[Turn]], arm: str, seed: int) -> di
             result[f"answers {name}"] = evaluator.generate(shown, NEW_TOKENS)
         result["asked"] = [describe(row) for row in shown]
     return result
-
-
-def configure(path: Path, data: Path, seed: int, folder: Path) -> FederationConfig:
-    config = command.configure(path, data, folder / "conversations")
-    table = config.model_dump()
-    table["run"]["seed"] = seed
-    table["phase"] = table["phase"][:1]
-    table["samples"]["prompts"] = 0
-    return loader.parse(table, "conversations")
 
 
 def first_exchange(turns: Sequence[Turn]) -> list[Turn]:

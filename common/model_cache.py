@@ -1,8 +1,8 @@
 """Base models in the cache folder, by digest: `models/DIGEST/`.
 
-A model is there as a directory, which `learning/models/base.py` installs, or as a link to a
-directory elsewhere: an offline model, a download of the hub, a directory of the user. The
-coordinator, which loads no torch, finds them here.
+An entry is a directory, installed by `learning/models/base.py`, or a link to a directory elsewhere:
+an offline model, a download from the hub, or a directory of the user. The coordinator uses this
+module because it loads no torch.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def find_installed(digest: str, cache: Path) -> Path | None:
     """Return the directory of a model that was installed under this digest, or None.
 
     The name vouches for the content: a directory is renamed into place only when every byte of it
-    has been checked. Files behind a link belong to somebody else, so a link counts only as long as
-    their sizes and times are those at which they were checked.
+    has been checked. Files behind a link may change, so a link is valid only as long as their sizes
+    and modification times are those at the time of the check.
     """
     path = installed_path(digest, cache)
     if not path.is_dir():
@@ -48,16 +48,16 @@ def find_installed(digest: str, cache: Path) -> Path | None:
 
 
 def link_installed(source: Path, digest: str, cache: Path) -> Path:
-    """Make a directory with this digest the installed model, without a copy; return its path.
+    """Install a directory under its digest by a link; return the path to use.
 
     The files must have been checked against the digest just now.
     """
     path = installed_path(digest, cache)
     if (found := find_installed(digest, cache)) is not None:
         return found
-    with contextlib.suppress(OSError):  # no links on this file system: the directory itself will do
+    with contextlib.suppress(OSError):  # without links on this file system `source` is used
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # its target has changed or was removed
+        path.unlink(missing_ok=True)  # a link with a changed or removed target
         write_durable(_stamp_file(path), json.dumps(_stamp(source)).encode())
         path.symlink_to(source.resolve())
     return find_installed(digest, cache) or source
@@ -68,6 +68,6 @@ def _stamp_file(path: Path) -> Path:
 
 
 def _stamp(folder: Path) -> dict[str, list[int]]:
-    """Return size in bytes and time of change in nanoseconds of every model file."""
+    """Return the size in bytes and the modification time in nanoseconds of every model file."""
     stats = {f.name: f.stat() for f in folder.iterdir() if is_model_file(f.name)}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())}

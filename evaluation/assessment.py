@@ -1,8 +1,8 @@
 """Assessment of a version on rows that no task has trained on.
 
 It is compared with version 0 (the base, or the adapter with which the run began) and with the end
-of each phase before it. One model loads the tensors
-of one version after another, and scores every row once per version.
+of each phase before it. One model loads the tensors of one version after another, and scores every
+row once per version.
 `evaluation/report/report.py` adds the history of the run; `evaluation/report/files.py` writes both.
 """
 

@@ -130,10 +130,10 @@ class Evaluator:
     def generate(
         self, rows: Sequence[Row], new_tokens: int, stopped: Callable[[], bool] = lambda: False
     ) -> list[str]:
-        """Return the last answer to each row, given the turns before it; of texts to classify none.
+        """Generate the last answer of each row; labelled texts are left out.
 
         Raises:
-            ModelError: The prompt form cannot take the turns of a row.
+            ModelError: The chat template refuses the turns of a row.
         """
         asked = [row for row in rows if not isinstance(row, LabelledText)]
         if not asked:

@@ -23,7 +23,7 @@ def format_line(text: str, limit: int = 300) -> str:
 def format_question(row: Row) -> str:
     """Return a row's question for people: without the template, or the text to classify.
 
-    Of a conversation that is the turn before the last answer, with the number of turns before it.
+    For a conversation it is the turn before the last answer, with the number of earlier turns.
     """
     match row:
         case Instruction():
@@ -38,7 +38,7 @@ def format_question(row: Row) -> str:
 
 
 def _turns_before(turns: Sequence[Message]) -> str:
-    """Return a note on the turns before a question; empty if there are none to speak of."""
+    """Return a note on the turns before a question; empty if there are none."""
     earlier = turns[:-1]
     count = sum(turn.role != "system" for turn in earlier)
     parts = ["a system prompt"] if any(turn.role == "system" for turn in earlier) else []

@@ -57,10 +57,11 @@ def announce_size(model: BaseModel, on_message: MessageCallback) -> None:
     size = sum(file.stat().st_size for file in files)
     if size <= MAX_SENT:
         return
-    source = "workers download it from the hub, or" if model.kind == "hub" else "workers elsewhere"
+    source = "download it from the hub, or " if model.kind == "hub" else ""
     on_message(
-        f"the base model has {size / 2**30:.1f} GiB, and more than {MAX_SENT / 2**30:.0f} GiB is not"
-        f" sent through Redis: {source} need a copy and `fccl worker --base DIR`"
+        f"the base model has {size / 2**30:.1f} GiB, and models over {MAX_SENT / 2**30:.0f} GiB are"
+        f" not sent through Redis: workers on other machines {source}need a copy of it and"
+        " `fccl worker --base DIR`"
     )
 
 

@@ -1,4 +1,4 @@
-"""Origin of a version's directory in a run directory, which is an adapter, but was not exported."""
+"""Origin of an adapter that is a version in a run directory, not an export."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from learning.models.exported_adapter import ExportedAdapter, prompt_digest
 
 
 def with_recorded_origin(adapter: ExportedAdapter) -> ExportedAdapter:
-    """Return the adapter with its origin, which for `RUN/versions/000002` the run's journal has."""
+    """Return the adapter with its origin, read from the run's journal for `RUN/versions/000002`."""
     folder = adapter.path.absolute()
     if adapter.origin is not None or folder.parent.name != "versions" or not folder.name.isdigit():
         return adapter

@@ -53,7 +53,7 @@ def check_model(context: CheckContext) -> CheckResult:
     if name.startswith(builder.PREFIX):
         try:
             path = builder.find_built(name, context.cache)
-        except ModelError:  # not installed here, but perhaps at the coordinator
+        except ModelError:  # its package is needed at the coordinator only
             if context.side != "worker":
                 raise
             path = None

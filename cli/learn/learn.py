@@ -74,9 +74,9 @@ def command(
     """Put items into a client's inbox, from which its worker learns them.
 
     An item is a TEXT with its --label, an --instruction with its --response, or a --prompt with a
-    better and a worse answer. A FILE holds one item per line as a JSON object with such fields, or
-    with messages, which are a conversation; - reads the same from a pipe, and reports each item
-    when it is on the disk. When the inbox is full, a file or a pipe waits for room.
+    better and a worse answer. A FILE has one item per line, a JSON object with such fields or with
+    the messages of a conversation; - reads the same from a pipe, and reports each item when it is
+    on the disk. When the inbox is full, a file or a pipe waits for room.
 
     Exit code 0: everything is in the inbox; 3: something was refused.
     """

@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 @click.option(
     "--base",
     type=click.Path(path_type=Path),
-    help="Directory of the run's base model on this machine, which is used where it is. Needed for"
-    " a model over 1 GiB that is not on the hub.",
+    help="Directory of the run's base model on this machine, used in place. Needed for a model over"
+    " 1 GiB that is not on the hub.",
 )
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1 … [auto: a GPU if there is one].")
 @click.option(
@@ -95,7 +95,9 @@ def command(
     """Take tasks, train them on local data and publish the deltas until the run is over."""
     config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
     if base is not None and not base.is_dir():
-        raise ConfigError(f"--base {base} is no directory", "name that of the run's base model")
+        raise ConfigError(
+            f"--base {base} is not a directory", "give the directory of the run's base model"
+        )
     log = jsonlog.install("worker") if config.operations.log == "json" else None
     output = Output(plain=True, log=log)
     stop = threading.Event()

@@ -1,8 +1,8 @@
 """Check that every setting of a new run has an effect.
 
-A setting that silently does nothing misleads whoever wrote it. A file with every key, as
-`fccl init` writes it, has defaults where they do nothing, so only other values are refused; and
-only for a new run, because runs of earlier releases may have been begun with such values.
+A setting that silently does nothing misleads its author. Defaults are always accepted, because the
+file that `fccl init` writes has every key. Only new runs are checked, because runs of earlier
+releases may have such settings.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _OBJECTIVES: dict[str, tuple[ObjectiveName, ...]] = {
     "logit_adjustment": ("classification",),
     "turns": ("sft",),
 }
-"""Keys of [[phase]] that only some objectives read; the others are read by all."""
+"""Keys of [[phase]] that only some objectives read."""
 
 
 def check_effect(config: FederationConfig) -> None:
-    """Raise `ConfigError` for the first setting without effect, or that contradicts another one."""
+    """Raise `ConfigError` for the first setting that has no effect or contradicts another one."""
     for what, remedy in _contradictions(config):
         raise ConfigError(what, remedy)
 
@@ -40,7 +40,7 @@ def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
     schedule = config.schedule
     if schedule.quorum is not None and schedule.reissue != "commit":
         yield (
-            'schedule.quorum has no effect with schedule.reissue = "immediate", without rounds',
+            'schedule.quorum has no effect without rounds, with schedule.reissue = "immediate"',
             'leave it out, or set schedule.reissue = "commit"',
         )
 
@@ -74,4 +74,4 @@ def _of_model(config: FederationConfig) -> Iterator[tuple[str, str]]:
             "set it to 0",
         )
     if config.classifies and model.prompt != "auto":
-        yield "model.prompt has no effect: a text to classify is read as it is", "leave it out"
+        yield "model.prompt has no effect on classification, which has no prompts", "leave it out"

@@ -2,8 +2,8 @@
 
     header (version, codec, layout)  canonical form of the layout  payloads in the layout's order
 
-The layout travels with the tensors because readers such as `fccl try` have no model to derive it
-from. In schema 1 the header holds a tensor table, and the payloads alone follow.
+The layout is part of the frame because readers such as `fccl try` have no model to derive it from.
+In schema 1 the header contains a tensor table, and only the payloads follow.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from common.protocol.wire import pack, unpack
 def pack_adapter(
     version: int, name: CodecName, tensors: Mapping[str, Array], *, tabled: bool = False
 ) -> bytes:
-    """Return the frame of a version, the same bytes each time; `tabled` makes one of schema 1.
+    """Return the frame of a version, always the same bytes; of schema 1 if `tabled`.
 
     Raises:
         ValueError: A tensor contains NaN or infinity.
-        WireError: Such tensors cannot travel.
+        WireError: A limit of `TensorLayout` is exceeded.
     """
     layout, payloads = codec.encode(name, tensors)
     if tabled:
@@ -52,8 +52,8 @@ def unpack_adapter(frame: bytes | memoryview) -> tuple[Adapter, Tensors]:
 def _split(header: Adapter, data: memoryview) -> tuple[TensorLayout, memoryview]:
     if header.tensors is not None:
         return layout_of(header.codec, header.tensors), data
-    assert header.layout_bytes is not None  # by the record's own rule
+    assert header.layout_bytes is not None  # the record is validated
     listing = data[: header.layout_bytes]
     if len(listing) < header.layout_bytes or codec.digest(listing) != header.layout:
-        raise WireError("the tensor layout has not the size or digest that the header declares")
+        raise WireError("size or digest of the tensor layout differ from the header")
     return TensorLayout.from_bytes(listing), data[header.layout_bytes :]

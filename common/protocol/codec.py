@@ -35,7 +35,7 @@ def encode(codec: CodecName, tensors: Mapping[str, Array]) -> tuple[TensorLayout
 
     Raises:
         ValueError: A tensor contains NaN or infinity.
-        WireError: Such tensors cannot travel.
+        WireError: A limit of `TensorLayout` is exceeded.
     """
     layout, payloads = TensorLayout.of(tensors), []
     for name, _ in layout.tensors:
@@ -50,11 +50,13 @@ def decode(codec: CodecName, layout: TensorLayout, data: BytesLike) -> Tensors:
     """Return the float32 tensors that were passed to `encode`, up to the codec's rounding.
 
     Raises:
-        WireError: The size of the data does not follow from the layout, which is checked before
-            anything is allocated, or an index is outside its tensor.
+        WireError: The size of the data does not follow from the layout (checked before anything is
+            allocated), or an index is outside its tensor.
     """
     if len(data) != (expected := payload_bytes(codec, layout)):
-        raise WireError(f"the tensors have {len(data)} bytes, {expected} follow from their shapes")
+        raise WireError(
+            f"the tensors have {len(data)} bytes, not {expected} as their shapes require"
+        )
     view, tensors, offset = memoryview(data), Tensors(), 0
     for name, shape in layout.tensors:
         size = math.prod(shape)

@@ -68,8 +68,7 @@ class Record(BaseModel):
     """A frozen, strictly typed record without unknown fields.
 
     Attributes:
-        added: Optional fields that schema 2 of this kind of record added; most kinds have only
-            schema 1.
+        added: Optional fields that only schema 2 has; most kinds of record have only schema 1.
         removed: Optional fields that only schema 1 has.
     """
 
@@ -79,7 +78,7 @@ class Record(BaseModel):
 
     @property
     def schema_version(self) -> int:
-        """The lowest schema version that can hold the record."""
+        """The lowest schema version that has all fields of the record."""
         return 2 if any(getattr(self, name) is not None for name in self.added) else 1
 
     def fields(self) -> dict[str, Any]:

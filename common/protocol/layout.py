@@ -1,8 +1,8 @@
 """Tensor layout: names and shapes of an adapter's tensors, in the order in which they travel.
 
-Messages name it by its digest instead of listing the tensors. Coordinator and workers derive the
-same layout, each from its own adapter. The canonical form, of which the digest is the SHA-256, is
-UTF-8 text with one line per tensor, sorted by name: name, space, dimensions joined by `x`.
+Messages contain its digest instead of a list of tensors. Coordinator and workers derive the same
+layout, each from its own adapter. The canonical form is UTF-8 text with one line per tensor, sorted
+by name: name, space, dimensions joined by `x`. The digest is the SHA-256 of this text.
 
     base_model.model.model.layers.0.mlp.down_proj.lora_A.weight 16x28672
 """
@@ -97,7 +97,7 @@ def _parse_line(line: str) -> tuple[str, Shape]:
 
 def _check_count(count: int) -> None:
     if count > MAX_TENSORS:
-        raise WireError(f"{count} tensors are more than {MAX_TENSORS}, the most that can travel")
+        raise WireError(f"an adapter of {count} tensors is over the limit of {MAX_TENSORS}")
 
 
 def _check_tensor(name: str, shape: Shape) -> None:

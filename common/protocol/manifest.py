@@ -23,8 +23,8 @@ MAX_BYTES = 64 << 10
 MAX_SENT = 1 << 30
 """Largest model that the coordinator sends to workers through Redis, in bytes of all its files.
 
-The store holds it in memory while it is fetched. Larger ones come from the hub or from a directory
-of the worker's machine (`fccl worker --base DIR`).
+Redis keeps it in memory meanwhile. Larger models come from the hub or from a directory on the
+worker's machine (`fccl worker --base DIR`).
 """
 
 _NAMES = re.compile(
@@ -83,7 +83,7 @@ def _parse_line(line: str) -> ModelFile:
 
 
 def total_bytes(files: Iterable[ModelFile]) -> int:
-    """Return the size of a model: the bytes of all its files."""
+    """Return the size of all files of a model."""
     return sum(file.nbytes for file in files)
 
 

@@ -1,7 +1,7 @@
-"""Tensor table: how schema 1 lists the tensors of an update or an adapter, in the header.
+"""Tensor table: the list of tensors in the header of an update or an adapter of schema 1.
 
-Schema 2 names a tensor layout instead (`common/protocol/layout.py`). Runs that an earlier release
-began keep schema 1, so tables are still written and read.
+Schema 2 has the digest of a tensor layout instead (`common/protocol/layout.py`). Runs of an earlier
+release keep schema 1, so tables are still written and read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def layout_of(name: CodecName, table: tuple[TensorEntry, ...]) -> TensorLayout:
     """Return the layout of the tensors in a table, which may be hostile.
 
     Raises:
-        WireError: The names are no layout's, or offsets and sizes do not follow from the shapes.
+        WireError: The names are invalid, or offsets and sizes do not follow from the shapes.
     """
     layout = TensorLayout(tuple((entry.name, entry.shape) for entry in table))
     try:

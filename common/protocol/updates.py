@@ -66,8 +66,8 @@ class Update(Record):
     """Worker → coordinator: header of Δ = θ_local − θ_base; the tensors follow as raw bytes.
 
     Attributes:
-        tensors: Tensor table; the answer to a task of schema 1 has one instead of a layout.
-        layout: Digest of the tensor layout, in whose order the tensors follow.
+        tensors: Tensor table; only in the answer to a task of schema 1.
+        layout: Digest of the tensor layout; the tensors follow in its order.
     """
 
     added: ClassVar[frozenset[str]] = frozenset({"layout"})

@@ -40,7 +40,7 @@ class Adapter(Record):
     `common/protocol/adapter_frame.py` writes and reads the whole frame.
 
     Attributes:
-        tensors: Tensor table; in schema 1 it takes the place of the layout.
+        tensors: Tensor table; only in schema 1.
         layout: Digest of the tensor layout.
         layout_bytes: Size of the layout's canonical form, which precedes the tensors.
     """

@@ -8,8 +8,8 @@ The header is msgpack of at most 64 KiB and is unpacked under tight limits; tens
 `data`, in the order of their layout (see `common.protocol.codec`). A record without tensors has no
 data. Anything else raises `WireError`, and its consumer dead-letters the message.
 
-The schema version is one of the kind of record: a record is written in the lowest that can hold it
-(`Record.schema_version`), so kinds that have not changed stay readable for earlier releases.
+Each kind of record has its own schema versions. A record is written in the lowest one that has all
+its fields (`Record.schema_version`), so that earlier releases can still read unchanged kinds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from common.errors import WireError
 from common.protocol.fields import Record
 
 SCHEMAS = (1, 2)
-"""Schema versions that this software reads."""
+"""Schema versions that this release reads."""
 MAX_HEADER = 64 * 1024
 _PREFIX = struct.Struct("<4sBI")
 _MAGIC = b"FCCL"

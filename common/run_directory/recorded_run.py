@@ -45,8 +45,8 @@ class RecordedRun:
     Attributes:
         adapter_config: `adapter_config.json` of every version, or `config.json` if all parameters
             are trained.
-        start: The adapter that is version 0; None where version 0 is a fresh one, which computes
-            what the base model does.
+        start: The adapter with which the run began; None if version 0 is a fresh adapter, which
+            computes the same as the base model.
     """
 
     directory: Path
@@ -55,7 +55,7 @@ class RecordedRun:
     software: str  # the release of fccl that began it
     base: BaseRef
     labels: tuple[str, ...]  # class names of a run that classifies
-    prompt: PromptSpec | None  # of a run that does not; None: the Alpaca form of older releases
+    prompt: PromptSpec | None  # None: classification, or the Alpaca form of earlier releases
     rows: Mapping[str, Mapping[RowKind, int]]  # of the coordinator's own clients, for training
     sources: Mapping[str, Any]  # `learning.data.sources.SourceSummary` by kind, as JSON values
     adapter_config: Mapping[str, Any]

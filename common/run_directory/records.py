@@ -21,10 +21,10 @@ from common.protocol.updates import ContributionStats
 
 
 class AdapterOrigin(Record):
-    """The run that an exported adapter comes from, in the metadata of its safetensors file.
+    """Origin of an exported adapter, in the metadata of its safetensors file.
 
     Attributes:
-        bases: Digests of the base models that it fits: the run's, and the one exported beside it.
+        bases: Digests of the base models that it fits: that of the run, and the exported copy.
         labels: Class names of a classifier, in the order of its head's outputs.
         prompt: Digest of the chat template with which it was trained; None for a classifier.
     """
@@ -39,7 +39,7 @@ class AdapterOrigin(Record):
 
 
 class WarmStart(Record):
-    """The adapter with which a run began; `run` and `version` only if that adapter names them."""
+    """The adapter with which a run began; `run` and `version` are None if it does not name them."""
 
     sha256: Sha256  # of its safetensors file
     run: RunId | None = None

@@ -177,18 +177,18 @@ class Store:
         return data
 
     def put_chunk(self, run: str, sha256: str, index: int, data: bytes, ttl_s: int) -> None:
-        """Publish one chunk of a blob that is too large to be in memory as a whole."""
+        """Publish one chunk of a blob, for blobs that do not fit into memory."""
         self._set(f"fccl:{run}:blob:{sha256}:{index}", data, ttl_s)
 
     def renew_chunk(self, run: str, sha256: str, index: int, ttl_s: int) -> bool:
-        """Set a chunk's time to live again; return whether the chunk is there."""
+        """Renew the time to live of a chunk; return whether the chunk exists."""
         return bool(self._do(lambda r: r.expire(f"fccl:{run}:blob:{sha256}:{index}", ttl_s)))
 
     def get_chunks(self, run: str, sha256: str, nbytes: int, first: int = 0) -> Iterator[bytes]:
-        """Yield the chunks of a blob from number `first` on, without a check of the digest.
+        """Yield the chunks of a blob from index `first` on; the digest is not checked.
 
         Raises:
-            StoreError: A chunk is missing, or has another length than its place demands.
+            StoreError: A chunk is missing or has the wrong size.
         """
         for index, key in enumerate(_chunk_keys(run, sha256, nbytes)):
             if index < first:

@@ -24,8 +24,8 @@ class TaskTemplate:
     """Fields that every task of a run has in common.
 
     Attributes:
-        layout: Digest of the adapter's tensor layout; None in a run that began with schema 1, and
-            keeps it, so that its sites need not be upgraded before it ends.
+        layout: Digest of the adapter's tensor layout; None in a run that began with schema 1. It
+            keeps schema 1, so that its sites need not be upgraded before it ends.
     """
 
     run: str
@@ -114,7 +114,7 @@ def current_model(plan: Plan, template: TaskTemplate, version: VersionSummary) -
 
 
 def _prompt(template: TaskTemplate, phase: PhaseConfig) -> PromptSpec | None:
-    """Return the run's prompt form with the turns that a phase learns."""
+    """Return the run's prompt form with the setting `turns` of a phase."""
     if template.prompt is None:
         return None
     return template.prompt.model_copy(update={"turns": phase.turns})

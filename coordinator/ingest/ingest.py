@@ -186,7 +186,7 @@ class Ingest:
 
     def _inspect(self, update: Update, data: memoryview) -> tuple[float, Rejection | None]:
         if update.schema_version == 1 and not self._tabled:
-            problem = "the update is of schema version 1, its task of version 2"
+            problem = "the update has schema version 1, but its task has version 2"
             return 0.0, Rejection(RejectionKind.TENSORS, problem)
         try:
             tensors = decode_delta(update, data, self._layout)

@@ -1,11 +1,11 @@
 """Base model for workers that lack it, through the store.
 
 A base model that was made, pruned or taken from a local directory has no other source. When the
-heartbeat of a worker requests its digest (`wants`), the files are in the store for a while, in
-chunks under their SHA-256, and the manifest (`common/protocol/manifest.py`) under the base digest.
-Of a model that is too large to be sent only the manifest is published, which tells the worker so.
+heartbeat of a worker requests its digest (`wants`), the files are published for a while, in chunks
+under their SHA-256, and the manifest (`common/protocol/manifest.py`) under the digest of the base.
+If the model is too large to be sent, only the manifest is published, which shows the size.
 
-The other side is `worker/models/base_source.py`.
+`worker/models/base_source.py` is the receiver.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from common.protocol.manifest import (
 from common.store.store import CHUNK, Store
 
 TTL_S = 600
-"""Seconds that the files stay after the last request; then the store has the memory again."""
+"""Seconds that the files stay in the store after the last request."""
 RENEW_S = 60.0
 """Seconds after which the files' time to live is renewed, while a worker requests them."""
 RETRY_S = 5.0
-"""Seconds after which publishing is tried again, after the store has refused."""
+"""Seconds until the next attempt after the store has refused."""
 
 
 class BaseModelServer:
     """Publisher of one run's base model on request.
 
-    A thread reads and publishes the files, so that a large model does not hold up the coordinator.
+    A thread reads and publishes the files, so that a large model does not block the coordinator.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class BaseModelServer:
         self._thread.start()
 
     def new_problem(self) -> str:
-        """Return why workers cannot have the model; empty if nothing is wrong or new."""
+        """Return a new reason why workers cannot get the model; empty if there is none."""
         if (problem := self._problem) == self._reported:
             return ""
         self._reported = problem
@@ -98,13 +98,13 @@ class BaseModelServer:
             self._problem = f"the base model cannot be read: {error}"
 
     def _publish(self) -> str:
-        """Publish the model, or renew its time to live; return why that is not possible."""
+        """Publish the model, or renew its time to live; return the reason if that is impossible."""
         if self._listing is None:
             listing = make_manifest(self._path)
             if codec.digest(listing) != self._digest:
                 return (
-                    f"the files in {self._path} are not the base model with which the run began:"
-                    " workers that lack it cannot get it; restore them"
+                    f"the files in {self._path} have changed since the run began, so workers"
+                    " that lack the base model cannot get it; restore the files"
                 )
             self._listing = listing
         files = parse_manifest(self._listing)
@@ -133,7 +133,7 @@ class BaseModelServer:
             return ""
         try:
             info = self._store.server_info()
-        except StoreError:  # this user may not ask
+        except StoreError:  # without the permission to query it
             return ""
         size = total_bytes(files)
         if info.limit == 0 or info.used + size <= info.limit:
@@ -150,8 +150,9 @@ def _size_problem(files: tuple[ModelFile, ...]) -> str:
     if size <= MAX_SENT:
         return ""
     return (
-        f"a worker lacks the base model, whose {size / 2**30:.1f} GiB are not sent through Redis"
-        f" (limit: {MAX_SENT / 2**30:.0f} GiB): start that worker with --base DIR"
+        "a worker lacks the base model, which is too large to be sent through Redis"
+        f" ({size / 2**30:.1f} GiB, limit {MAX_SENT / 2**30:.0f} GiB):"
+        " start that worker with --base DIR"
     )
 
 

@@ -104,7 +104,7 @@ class StorePublisher:
         return HeartbeatsRead(tuple(signals))
 
     def base_model_problem(self) -> str:
-        """Return why workers cannot have the base model; empty if nothing is wrong or new."""
+        """Return a new reason why workers cannot get the base model; empty if there is none."""
         return self._base_model.new_problem()
 
     def read_commands(self) -> list[Command]:

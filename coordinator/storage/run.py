@@ -65,7 +65,7 @@ class PreparedRun:
     sources: Mapping[str, Any] = field(  # statistics of each data source, by kind of rows
         default_factory=lambda: MappingProxyType({})
     )
-    start: WarmStart | None = None  # the adapter that version 0 is; None for a fresh one
+    start: WarmStart | None = None  # the adapter with which the run begins; None: a fresh one
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def _build_template(
         max_length=config.model.max_length,
         update_codec=config.codec.update,
         deadline_s=config.schedule.task_deadline_s,
-        layout=meta.get("layout"),  # an earlier release, which began the run, had none
+        layout=meta.get("layout"),  # missing in runs of an earlier release
     )
 
 

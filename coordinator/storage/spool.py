@@ -27,12 +27,12 @@ def decode_delta(update: Update, data: memoryview, layout: TensorLayout) -> Tens
     """Return the tensors of an update of either schema.
 
     Raises:
-        WireError: They do not have this layout, or the data is damaged.
+        WireError: The tensors have another layout, or the data is damaged.
     """
     table = update.tensors
     claimed = update.layout if table is None else layout_of(update.codec, table).digest
     if claimed != layout.digest:
-        raise WireError("the tensors of the update are not those of the adapter, by name and shape")
+        raise WireError("names or shapes of the update's tensors differ from the adapter's")
     return codec.decode(update.codec, layout, data)
 
 

@@ -1,4 +1,4 @@
-"""Paragraph of a model card about the prompt form: how to ask, and where an answer ends."""
+"""Paragraph of a model card about the prompt form and the end of an answer."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from learning.prompts import alpaca
 
 
 def build_prompt_note(card: CardData) -> str:
-    """Return what the model was trained to read and to learn; it is not one that classifies."""
+    """Return the paragraph on the prompt form of a causal model."""
     first, *others = map(format_code, card.written.ends)
     end = f"An answer ends with {first}"
-    end += f"; {others[0]} ends one as well." if others else "."
+    end += f" or {others[0]}." if others else "."
     return (
         f"Prompts have {_form(card.run)}; the tokenizer's chat template writes them. {end}"
-        " `generation_config.json` says so, and nothing else: answers are greedy, and the base"
-        f" model's settings for sampling are not taken over. {_learned(card.run)}"
+        " `generation_config.json` has this end and greedy decoding; the base model's settings for"
+        f" sampling are not taken over. {_learned(card.run)}"
     )
 
 
@@ -27,7 +27,7 @@ def _form(run: RecordedRun) -> str:
         )
     if run.config.model.prompt in ("auto", "chat"):
         return "the base model's chat form"
-    return "the form of a chat template that the federation brought"
+    return "the form of the chat template that the run's configuration names"
 
 
 def is_alpaca(run: RecordedRun) -> bool:
@@ -39,9 +39,9 @@ def is_alpaca(run: RecordedRun) -> bool:
 def _learned(run: RecordedRun) -> str:
     turns = {phase.turns for phase in run.config.phase if phase.objective == "sft"}
     if not turns or turns == {"last"}:
-        which = "Of a conversation, only the assistant's last turn was learned"
+        which = "In a conversation, only the assistant's last turn was learned"
     elif turns == {"all"}:
-        which = "Of a conversation, every turn of the assistant was learned"
+        which = "In a conversation, every turn of the assistant was learned"
     else:
-        which = "Of a conversation, the assistant's last turn or all of its turns were learned"
-    return f"{which}, its end included."
+        which = "In a conversation, the assistant's last turn or all of its turns were learned"
+    return f"{which}, including its end token."

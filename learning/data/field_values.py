@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from learning.data.row_types import MAX_CHARS
 
 MEDIA_COLUMNS = frozenset({"image", "images", "video", "videos", "audio", "audios"})
-"""Columns of what is seen or heard, in lower case; an answer to it cannot be learned from text."""
+"""Columns of images, videos and sounds, in lower case; models that read text ignore them."""
 
 OnOmission = Callable[[str], None]
-"""Called with what is left out of a row that is used otherwise, in words without its text."""
+"""Called with a description of a part that is left out of a row, without its text."""
 
 
 class UnusableRow(Exception):
-    """A record that cannot become a row; says why in a few words, without the record's text."""
+    """A record cannot become a row; says why in a few words, without the record's text."""
 
 
 def ignore_omission(_: str) -> None:
@@ -48,8 +48,8 @@ def optional_text(name: str, value: object) -> str:
 
 
 def refuse_media(record: Mapping[str, object]) -> None:
-    """Raise `UnusableRow` if a record, or a message, comes with a picture, a film or a sound."""
+    """Raise `UnusableRow` if a record or a message has an image, a video or a sound."""
     for name, value in record.items():
-        # "" and empty lists are what mixed data sets write where a row has none.
+        # Mixed data sets write an empty text or list if a row has none.
         if name.lower() in MEDIA_COLUMNS and value not in (None, "", [], {}, ()):
-            raise UnusableRow(f"{name.lower()} cannot be learned from: rows are text")
+            raise UnusableRow(f"{name.lower()} cannot be used: models read text only")

@@ -75,7 +75,7 @@ def as_table(data: Any, name: str, names: Collection[str]) -> ColumnTable:
         if type(feature).__name__ == "ClassLabel"
     }
     columns = tuple(features) or None
-    media: dict[str, bool] = {}  # pictures are not decoded: that they are there is enough
+    media: dict[str, bool] = {}  # images are not decoded: their presence is enough
     if columns is not None:
         used = [column for column in columns if column.lower() in names]
         media = {column: True for column in used if _is_media(features[column])}
@@ -98,7 +98,7 @@ def as_table(data: Any, name: str, names: Collection[str]) -> ColumnTable:
 
 
 def _is_media(feature: Any) -> bool:
-    """Return whether a column holds pictures, films or sounds, or lists of them."""
+    """Return whether a column holds images, videos or sounds, or lists of them."""
     inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) else feature)
     return type(inner).__name__ in ("Image", "Audio", "Video")
 

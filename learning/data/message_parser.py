@@ -1,10 +1,11 @@
-"""Turns of conversations from the forms in which data sets write them.
+"""Parser of conversations in the forms of common data sets.
 
-A list of messages has OpenAI's keys (`role`, `content`), ShareGPT's (`from`, `value`), or one
-question and its answer per entry. Contents stay as they are, white space included; calls and
-definitions of tools become JSON text. What a turn has beside these is left out and named.
+A list of messages has OpenAI's keys (`role`, `content`), ShareGPT's (`from`, `value`), or a
+question and its answer per entry. Contents are kept unchanged, including white space; calls and
+definitions of tools become JSON text. Other content of a message is left out and reported.
 
-In the data path: used by `learning.data.row_parser`; `learning.data.rows` writes what is read here.
+In the data path: used by `learning.data.row_parser`. `messages_to_json` is the inverse, for
+`learning.data.rows`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from learning.data.field_values import (
 from learning.data.row_types import MAX_CHARS, Message, Role
 
 MAX_TURNS = 1000
-"""Most turns of a conversation."""
+"""Limit of the turns of a conversation."""
 MAX_CONVERSATION = 8 * MAX_CHARS
-"""Most characters of all turns of a conversation together."""
+"""Limit of the characters of all turns of a conversation together."""
 
 _ROLES: Mapping[str, Role] = {
     "system": "system", "developer": "system",
@@ -47,9 +48,9 @@ _EMPTY: tuple[object, ...] = (None, "", [], {}, ())
 
 
 def as_list(value: object) -> list[object] | None:
-    """Return a list in any form that tables give it; None for what is no list, or is empty.
+    """Return a list in any form that tables have; None for an empty list or another value.
 
-    CSV files hold lists as JSON text, and some Parquet files a mapping of columns.
+    CSV files have lists as JSON text, and some Parquet files as a mapping of columns.
     """
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
@@ -73,11 +74,11 @@ def parse_messages(
     """Return the turns of a conversation in their order.
 
     Args:
-        name: Name of the column, for messages.
+        name: Name of the column, for error messages.
         on_omission: Called with each kind of content that is left out.
 
     Raises:
-        UnusableRow: The value is no list of messages, or one of them cannot be used.
+        UnusableRow: The value is not a list of messages, or one of them cannot be used.
     """
     listed = as_list(value)
     if listed is None:
@@ -99,7 +100,7 @@ def check_size(name: str, turns: Iterable[Message]) -> None:
 def up_to_last_answer(
     name: str, turns: tuple[Message, ...], on_omission: OnOmission
 ) -> tuple[Message, ...]:
-    """Return the turns without those that no answer follows, which teach nothing."""
+    """Return the turns up to the last answer of the assistant; later turns are not learned."""
     count = max((i for i, turn in enumerate(turns, 1) if turn.role == "assistant"), default=0)
     if not count:
         raise UnusableRow(f"{name} has no answer of the assistant")
@@ -111,7 +112,7 @@ def up_to_last_answer(
 def parse_history(
     name: str, value: object, on_omission: OnOmission = ignore_omission
 ) -> tuple[Message, ...]:
-    """Return earlier turns: pairs of question and answer, or messages; none where it is empty."""
+    """Return earlier turns, given as pairs of question and answer or as messages."""
     listed = as_list(value)
     if listed is None:
         if value in _EMPTY or (isinstance(value, str) and value.strip() in ("", "[]")):
@@ -129,7 +130,7 @@ def parse_history(
 
 
 def parse_tools(name: str, value: object) -> str:
-    """Return definitions of tools as a JSON list; the empty text where there are none."""
+    """Return definitions of tools as a JSON list; an empty text if there are none."""
     value = _decoded(f"{name} is not a JSON list of definitions", value)
     if value in _EMPTY:
         return ""
@@ -141,7 +142,7 @@ def parse_tools(name: str, value: object) -> str:
 
 
 def join_parts(name: str, value: object, on_omission: OnOmission = ignore_omission) -> str:
-    """Return a text, or the text of a list of parts; None becomes the empty text."""
+    """Return a text, or the joined text of a list of parts; None becomes the empty text."""
     parts = value if isinstance(value, list) else [value]
     return optional_text(name, "".join(_part(name, part, on_omission) for part in parts))
 
@@ -187,7 +188,7 @@ def _turn(
     if called == _CALL:
         value, calls = None, value
     if role == "tool" and isinstance(value, dict) and "type" not in value:
-        value = _json(name, value)  # what a function returned
+        value = _json(name, value)  # the return value of a function
     content = join_parts(f"a turn of {name}", value, on_omission)
     if role == "assistant":
         _refuse_unlearned(name, message)
@@ -200,14 +201,14 @@ def _turn(
 
 
 def _refuse_unlearned(name: str, message: Mapping[str, object]) -> None:
-    """Raise `UnusableRow` for an answer with a mark that it is not to be learned."""
+    """Raise `UnusableRow` for an answer that is marked as not to be learned."""
     marked = any(message.get(key) is False for key in ("train", "training"))
     if marked or message.get("weight") in (0, "0"):
-        raise UnusableRow(f"{name} has an answer with a mark that it is not to be learned")
+        raise UnusableRow(f"{name} has an answer that is marked as not to be learned")
 
 
 def _checked(name: str, turn: Message) -> Message:
-    """Return a turn that has content; what a system says or a tool returns may be empty."""
+    """Return a turn; raise `UnusableRow` if it is an empty turn of the user or the assistant."""
     if not turn.content.strip() and not turn.tool_calls:
         if turn.role == "assistant":
             raise UnusableRow(f"{name} has an empty answer")
@@ -222,13 +223,13 @@ def _part(name: str, part: object, on_omission: OnOmission) -> str:
             on_omission("reasoning left out")
             return ""
         if part.get("type") not in _TEXT_PARTS or part.get("text") is None:
-            raise UnusableRow(f"{name} has a part that is not text, such as a picture")
+            raise UnusableRow(f"{name} has a part that is not text, such as an image")
         part = part["text"]
     return optional_text(name, part)
 
 
 def _tool_calls(name: str, value: object) -> str:
-    """Return calls of tools as a JSON list of names and arguments; "" where there are none."""
+    """Return calls of tools as a JSON list of names and arguments; "" if there are none."""
     wrong = f"{name} has a call of a tool that cannot be read"
     value = _decoded(wrong, value)
     if value in _EMPTY:
@@ -245,7 +246,7 @@ def _tool_calls(name: str, value: object) -> str:
 
 
 def _arguments(value: object) -> object:
-    """Return the arguments of a call: an object where they are one, even inside a text."""
+    """Return the arguments of a call; JSON text of an object becomes that object."""
     if value is None or value == "":
         return {}
     if isinstance(value, str):
@@ -258,7 +259,7 @@ def _arguments(value: object) -> object:
 
 
 def _decoded(wrong: str, value: object) -> object:
-    """Return a value, or the value that a JSON text holds."""
+    """Return a value, parsed if it is JSON text; None for an empty text."""
     if not isinstance(value, str) or not value.strip():
         return None if isinstance(value, str) else value
     try:

@@ -1,6 +1,6 @@
-"""Preference pairs from records: a prompt of one or several turns, and two answers to it.
+"""Parser of preference pairs: a prompt of one or several turns, and two answers to it.
 
-In the data path: as `learning.data.row_parser`, whose names of columns and rules it shares.
+In the data path: beside `learning.data.row_parser`, with the same column names and rules.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def parse_preference(
 ) -> PreferencePair:
     """Return a preference pair, from texts or from conversations.
 
-    Without a prompt column, the prompt is the turns that both conversations share before their
-    last answers, or, in texts of Anthropic's form, those that both texts begin with. A prompt
-    stays a text where it is one, without a system prompt or earlier turns.
+    Without a prompt column, the prompt is the turns that both conversations share before their last
+    answers or, for texts of Anthropic's form, the turns with which both texts begin. The prompt is
+    a text if it has one turn of the user only.
 
     Args:
         on_omission: Called with each kind of content that is left out.
@@ -76,7 +76,7 @@ def parse_preference(
 
 
 def _unfolded(record: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a record in OpenAI's form of preferences with its messages and tools as columns."""
+    """Return a record with messages and tools as columns, if it has OpenAI's form of a pair."""
     match record.get("input"):
         case {"messages": messages, **more}:
             return {**record, "input": None, "prompt": messages, "tools": more.get("tools")}
@@ -129,7 +129,7 @@ def _pair(
 
 
 def _messages(answer: object) -> object:
-    """Return an answer that is a single message, as LLaMA-Factory has it, in a list."""
+    """Return an answer as a list, if it is a single message as in LLaMA-Factory's form."""
     return [answer] if isinstance(answer, dict) else answer
 
 
@@ -137,30 +137,30 @@ def _last_answer(name: str, value: object, on_omission: OnOmission) -> tuple[Tur
     """Return the turns before the last answer of a conversation, and that answer."""
     turns = up_to_last_answer(name, parse_messages(name, value, on_omission), on_omission)
     if turns[-1].tool_calls:
-        raise UnusableRow(f"{name} ends with a call of a tool, which is not a text")
+        raise UnusableRow(f"{name} ends with a call of a tool, not with a text")
     return turns[:-1], turns[-1].content
 
 
 def _joined(name: str, prompt: object, before: Turns, on_omission: OnOmission) -> Turns:
-    """Return the turns before an answer, where a prompt column may repeat or begin them."""
+    """Return the turns before an answer; a prompt column may repeat or precede them."""
     if isinstance(prompt, list):
         turns = parse_messages(name, prompt, on_omission)
         if before[: len(turns)] == turns:
             return before
         if before[0].role in ("system", "user"):
-            raise UnusableRow(f"{name} and chosen hold different turns")
+            raise UnusableRow(f"{name} and chosen have different turns")
         return turns + before
     if prompt is not None:
         said = {turn.content.strip() for turn in before if turn.role == "user"}
         if optional_text(name, prompt).strip() not in said:
-            on_omission(f"{name} left out, since chosen holds the turns before its answer")
+            on_omission(f"{name} left out, since chosen has other turns before its answer")
     return before
 
 
 def _prompt(
     name: str, prompt: object, record: Mapping[str, object], on_omission: OnOmission, answer: str
 ) -> str | Turns:
-    """Return the prompt of answers that come without the turns before them."""
+    """Return the prompt of answers that do not contain it."""
     if isinstance(prompt, list):
         return parse_messages(name, prompt, on_omission)
     if prompt is None and (turns := _conversation(record, on_omission, answer)) is not None:
@@ -174,7 +174,7 @@ def _prompt(
 def _conversation(
     record: Mapping[str, object], on_omission: OnOmission, answer: str
 ) -> Turns | None:
-    """Return the turns of a conversation that stands beside both answers, if there is one."""
+    """Return the turns of a conversation column beside the answers; None without one."""
     for name, value in record.items():
         if name.lower() in CONVERSATION_COLUMNS and is_conversation(value):
             turns = parse_messages(name, value, on_omission)
@@ -192,13 +192,13 @@ def _check_prompt(turns: Turns) -> None:
 
 
 def _dialogues(chosen: str, rejected: str) -> tuple[str | Turns, str, str]:
-    """Return prompt and both answers of two dialogues with turns of Human: and Assistant:."""
+    """Return the prompt and the answers of two dialogues with `Human:` and `Assistant:` turns."""
     pairs = enumerate(zip(chosen, rejected, strict=False))
     shared = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
     cut = chosen[:shared].rfind(_ANSWER)
     if cut < 0:
         raise UnusableRow(
-            "prompt is missing, and chosen and rejected are no dialogues that share it"
+            "prompt is missing, and chosen and rejected are not dialogues with the same beginning"
         )
     better, worse = chosen[cut + len(_ANSWER) :], rejected[cut + len(_ANSWER) :]
     if _QUESTION in better or _QUESTION in worse:
@@ -208,10 +208,10 @@ def _dialogues(chosen: str, rejected: str) -> tuple[str | Turns, str, str]:
 
 
 def _spoken(text: str) -> str | Turns:
-    """Return the turns of a dialogue, or its text if there is only one."""
+    """Return the turns of a dialogue, or its text if it is a single turn of the user."""
     first, *rest = re.split(r"\n\n(Human|Assistant):", text)
     spoken = list(zip(rest[::2], rest[1::2], strict=True))
-    if first.strip():  # a text that begins without a name is the user's
+    if first.strip():  # a text without a name at the beginning is the user's
         spoken.insert(0, ("Human", first))
     turns = tuple(
         Message("user" if name == "Human" else "assistant", require_text("prompt", said.strip()))

@@ -1,4 +1,4 @@
-"""Rows from records: finds a row's fields in a record, under the names that data sets give them.
+"""Parser of rows: finds the fields of a row in a record under their common column names.
 
 Pure functions from a record and a mapping to a row of one kind. The mapping says in which column a
 field is, `{"text": "review_body", "label": "stars"}`; the other fields are looked up under the
@@ -77,10 +77,10 @@ FindField = Callable[[str], tuple[str, object]]
 
 
 def known_columns(kind: str, columns: ColumnMapping) -> frozenset[str]:
-    """Return every column name that can hold a field of this kind, in lower case.
+    """Return every column name that is read for this kind, in lower case.
 
-    Columns of pictures and the like are among them: rows with such are refused. So are those that
-    complete the prompt of a preference pair without being fields of it.
+    These include columns of images, videos and sounds, because rows with such content are refused,
+    and columns that complete the prompt of a preference pair.
     """
     known = {name for names in COLUMN_NAMES[kind].values() for name in names}
     if kind != "cls":
@@ -93,14 +93,14 @@ def parse_instruction(
 ) -> Instruction | Conversation:
     """Return an instruction with its answer, or all turns of a conversation.
 
-    An instruction that comes with a system prompt, with earlier exchanges or with tools is a
-    conversation, too. A prompt and a completion that are lists of messages are one conversation.
+    An instruction with a system prompt, earlier exchanges or tools becomes a conversation. So do a
+    prompt and a completion that are lists of messages.
 
     Args:
         on_omission: Called with each kind of content that is left out.
 
     Raises:
-        UnusableRow: The record has neither, or a field that is empty, too long or not text.
+        UnusableRow: A field is missing, empty, too long or not text.
     """
     refuse_media(record)
 
@@ -126,7 +126,7 @@ def parse_instruction(
 def _turns(
     find: FindField, columns: ColumnMapping, on_omission: OnOmission
 ) -> tuple[str, Turns | None]:
-    """Return a conversation's column and turns; None if instruction and answer are texts."""
+    """Return the column and the turns of a conversation; None for an instruction of texts."""
     (task_name, task), (answer_name, answer) = find("instruction"), find("output")
     name, value = find("messages")
     direct = bool({"instruction", "output"} & columns.keys())
@@ -149,7 +149,7 @@ def _side(
 
 
 def join_input(question: str, context: str) -> str:
-    """Return an instruction and what it applies to as one text, as the prompt form joins them."""
+    """Return an instruction and its input as one text, joined as in the prompt form."""
     return "\n\n".join(filter(None, split_task(question, context))) if context else question
 
 
@@ -159,7 +159,7 @@ def has_system(find: FindField) -> bool:
 
 
 def with_context(find: FindField, history: Turns, turns: Turns, on_omission: OnOmission) -> Turns:
-    """Return turns with the system prompt and the earlier turns of their record before them."""
+    """Return turns preceded by the system prompt and the earlier turns of their record."""
     first = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
     turns = (*turns[:first], *history, *turns[first:])
     name, system = find("system")

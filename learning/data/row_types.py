@@ -1,4 +1,4 @@
-"""Rows that a federation learns from: three kinds, in four types.
+"""Rows that a federation learns from: four types of three kinds.
 
 `learning.data.row_parser` makes them from records of a file or a hub data set,
 `learning.data.shards` partitions them over the clients, and an objective of
@@ -33,15 +33,15 @@ class Message:
     """One turn of a conversation."""
 
     role: Role
-    content: str  # may be empty in a turn that calls tools, of the system, or of a tool
-    tool_calls: str = ""  # JSON list of {"name", "arguments"} in an assistant's turn; or empty
+    content: str  # may be empty for a system turn, a tool's result, or a turn with tool calls
+    tool_calls: str = ""  # of the assistant: JSON list of {"name", "arguments"}, or empty
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns of which every answer of the assistant is learned: a row of kind `sft`."""
+    """A conversation; every answer of the assistant is learned: a row of kind `sft`."""
 
-    messages: tuple[Message, ...]  # at least one of them is the assistant's
+    messages: tuple[Message, ...]  # at least one by the assistant
     tools: str = ""  # JSON list of the tools' definitions; or empty
     topic: str = ""  # label to partition by; empty where the data has none
 
@@ -69,7 +69,7 @@ class Conversation:
 class PreferencePair:
     """Two answers to one prompt, one better than the other: a row of DPO (kind `va`)."""
 
-    prompt: str | tuple[Message, ...]  # the user's words, or the turns before the answer
+    prompt: str | tuple[Message, ...]  # a turn of the user, or all turns before the answer
     chosen: str
     rejected: str  # never the same text as `chosen`
     topic: str = ""  # label to partition by; empty where the data has none
@@ -77,7 +77,7 @@ class PreferencePair:
 
     @property
     def question(self) -> str:
-        """The text of the turn that is answered."""
+        """The text of the last turn before the answer."""
         return self.prompt if isinstance(self.prompt, str) else self.prompt[-1].content
 
 

@@ -1,10 +1,9 @@
 """Reading and writing of rows: instructions, conversations, preference pairs, labelled texts.
 
-The first step of the data path: a file or a hub data set becomes frozen rows. A row that cannot be
-used is skipped, counted and named by its number, because real data has such rows, and what is left
-out of a row that is used is named as well; a source without one usable row is a `DataError`. Rows
-are private: no message holds their text. Next: `learning.data.shards` partitions the rows over
-clients and writes files that `read` reads.
+The first step of the data path: a file or a hub data set becomes frozen rows. Real data has rows
+that cannot be used, or only in part; they are reported by number and reason. A source without one
+usable row is a `DataError`. Rows are private: no message contains their text. Next:
+`learning.data.shards` partitions the rows over clients and writes files that `read` reads.
 """
 
 from __future__ import annotations

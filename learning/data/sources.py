@@ -31,7 +31,7 @@ MAX_CLASSES = 1000
 """Most classes of a run; their names travel with every task."""
 _MAX_NAMES = 32 * 1024  # bytes of all names: half of a message's longest header
 _SHOWN = 5  # skipped rows that get a line each, and as many that are used in part
-_MANY_REPEATED = 0.1  # share of repeated rows from which the summary's line names them
+_MANY_REPEATED = 0.1  # share of repeated rows from which the summary mentions them
 _VALUE = re.compile(r"""\b(is|has) ('.*'|".*"|\d+)(?=[ ,])""")
 
 
@@ -45,16 +45,16 @@ class SourceSummary:
     truncated: int  # rows that are used without their end
     used: int  # rows that are dealt to clients or held out
     omitted: Mapping[str, int] = field(default_factory=dict)
-    """Used rows of which a part is left out, by the part; missing in runs of earlier releases."""
+    """Number of used rows by the part that is left out; missing in runs of earlier releases."""
     repeated: int = 0  # used rows that are equal to an earlier one
-    lost_answers: int = 0  # answers of truncated conversations that are not learned at all
+    lost_answers: int = 0  # answers beyond the end of truncated conversations
 
     def fields(self) -> dict[str, Any]:
         return asdict(self)
 
     def line(self) -> str:
         reasons = "".join(f"; {count}: {reason}" for reason, count in self.skipped.items())
-        lost = f" ({self.lost_answers} answers are lost)" if self.lost_answers else ""
+        lost = f" ({self.lost_answers} whole answers are cut off)" if self.lost_answers else ""
         cut = f"; {self.truncated} used without their end{lost}" if self.truncated else ""
         part = "".join(f"; {count} used in part: {part}" for part, count in self.omitted.items())
         many = self.repeated >= _MANY_REPEATED * self.used

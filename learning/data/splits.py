@@ -35,7 +35,7 @@ VALIDATION = 0.1
 SIDES = 3
 """Train, validation, holdout."""
 
-_FEW = 2  # equal rows that fit on any side
+_FEW = 2  # this many equal rows fit on any side
 
 R = TypeVar("R", bound=Row)
 
@@ -55,8 +55,8 @@ def split_rows(rows: Sequence[R]) -> Split[R]:
     The smallest hashes are the holdout, the largest the validation side, so that neither moves when
     the size of the other changes. With three distinct rows or more, each side has at least one;
     with two, the validation side stays empty. Rows that are all equal fill train and holdout in
-    halves; a single row is for training. Preference pairs of one prompt count as equal. A row that
-    is repeated so often that its repetitions would outgrow a side is for training.
+    halves; a single row is for training. Preference pairs with the same prompt count as equal. A
+    row that is repeated so often that it would fill a small side is for training.
 
     The hash differs from the one that set the global held-out rows aside, which leaves only large
     values of its own.
@@ -90,8 +90,8 @@ def _counts(ordered: Sequence[float]) -> tuple[int, int]:
 def hold_out(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
     """Return the held-out rows and the others, each in their order.
 
-    Equal rows stay together. A row that is repeated so often that the held-out set would outgrow
-    its share is left to the clients; if all rows are equal, none is left.
+    Equal rows stay together. A row that is repeated so often that the held-out set would exceed its
+    share goes to the clients; if all rows are equal, they are all held out.
     """
     ranks = [row_rank(row, "all") for row in rows]
     sizes = Counter(ranks)
@@ -109,14 +109,14 @@ def _choose(
     expected: float,
     others: int,
 ) -> set[float]:
-    """Return the ranks of a side: the first `count`, but none whose equal rows would outgrow it.
+    """Return the ranks of a side: the first `count`, without groups of equal rows too large for it.
 
     Args:
-        candidates: Ranks of the rows, the likeliest first.
+        candidates: Ranks of the rows in order of preference.
         sizes: Number of equal rows by rank.
-        expected: Rows that the side should have. Where there are large groups, further ranks follow
-            the first `count` until the side is full.
-        others: Ranks that are left to the other sides when that happens.
+        expected: Number of rows that the side should have. If there are large groups, further
+            ranks are added until the side is full.
+        others: Number of ranks to leave for the other sides.
     """
     room = max(round(expected), count)
     large = max(_FEW, room // 4)
@@ -137,7 +137,7 @@ def _choose(
 def row_rank(row: Row, salt: str) -> float:
     """Return a number in [0, 1) that follows from a row's text, the same on every machine.
 
-    Of a preference pair only the prompt counts: a side that has seen one pair of a prompt has seen
+    For a preference pair only the prompt counts: a side that has seen one pair of a prompt has seen
     part of the answer to its other pairs.
     """
     parts: Sequence[str | list[str]]

@@ -1,8 +1,8 @@
 """Generation of answers: the likeliest continuation of a prompt, or a sampled one.
 
-An answer ends with the tokens with which training ends answers (`PromptForm.end_ids`), and with
-nothing else. What a base model's own `generation_config.json` says does not count: its end token is
-often another, and its sampling, penalties and forced tokens would change even the likeliest answer.
+An answer ends with the tokens that end answers in training (`PromptForm.end_ids`). The base model's
+own `generation_config.json` is ignored: its end token often differs, and its sampling, penalties
+and forced tokens would change even the likeliest answer.
 
 In the data path: called by `evaluation.evaluator` for the samples of a report, and by
 `worker.incremental.serving.predictor` for the answers to a user; `learning.models.export` writes
@@ -26,7 +26,7 @@ from learning.prompts.form import PromptForm
 from learning.prompts.messages import PromptRow
 
 REPEATED = 4
-"""Tokens in a row that an answer has at most twice: a small model's most likely text is a loop."""
+"""Length of token sequences that an answer may have twice only: small models tend to loop."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Sampling:
 
 
 def generation_config(form: PromptForm) -> GenerationConfig:
-    """Return the settings of greedy answers that end as those in training do."""
+    """Return settings for greedy answers that end as in training."""
     ends, tokenizer = form.end_ids, form.tokenizer
     pad = tokenizer.pad_token_id
-    make: Any = GenerationConfig  # which has no types
+    make: Any = GenerationConfig  # untyped in transformers
     settings: GenerationConfig = make(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=ends[0] if len(ends) == 1 else list(ends),
@@ -61,11 +61,11 @@ def generate(
     should_stop: Callable[[], bool] = lambda: False,
     sampling: Sampling | None = None,
 ) -> list[str]:
-    """Return the model's last answer to each row, without loops.
+    """Generate the last answer of each row.
 
     Args:
-        rows: Rows whose own last answer is left out; a prompt that leaves too little of the model's
-            context loses its beginning.
+        rows: Their own last answers are ignored. A prompt that leaves no room for the answer in the
+            model's context loses its beginning.
         max_new_tokens: Longest answer, in tokens.
         should_stop: Called before every token; once it returns True, the answers end where they
             are.
@@ -98,19 +98,19 @@ def generate(
 
 
 def _text(form: PromptForm, ids: list[int]) -> str:
-    """Return the words of an answer, up to the token that ends it.
+    """Return the text of an answer up to the token that ends it, without control tokens.
 
-    Control tokens have no text; words that look like one consist of other tokens, and stay.
+    Control strings that are text consist of ordinary tokens, and are kept.
     """
     end = next((i for i, each in enumerate(ids) if each in form.end_ids), len(ids))
     return str(form.tokenizer.decode(ids[:end], skip_special_tokens=True)).strip()
 
 
 class _NoLoops(LogitsProcessor):
-    """Forbids an answer to have four tokens in a row a third time.
+    """Logits processor that prevents the same four tokens in a row from occurring a third time.
 
-    Unlike transformers' own rule, this one lets an answer quote its prompt and say a word twice,
-    and never forbids it to end.
+    Unlike transformers' `no_repeat_ngram_size`, it allows an answer to quote its prompt and to
+    repeat a phrase once, and never prevents it from ending.
     """
 
     def __init__(self, start: int, end_ids: Sequence[int]) -> None:
@@ -138,7 +138,7 @@ def _looping(answer: list[int]) -> set[int]:
 def _only_settings(
     model: PreTrainedModel | PeftModel, settings: GenerationConfig
 ) -> Iterator[None]:
-    """Put settings in place of the model's own, with which `generate` fills what is not set."""
+    """Replace the model's own settings, from which `generate` takes all that are not set."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     own = inner.generation_config
     inner.generation_config = settings

@@ -38,7 +38,7 @@ from learning.offline import builder as offline
 from learning.progress import ProgressCallback
 
 FetchFile = Callable[[ModelFile, int], Iterator[bytes]]
-"""Yields the bytes of a file from an offset on, in pieces."""
+"""Yields the bytes of a file from an offset on, in chunks."""
 FETCHING = "fetching the base model"
 _INDEX = "model.safetensors.index.json"
 _BLOCK = 1 << 20  # bytes read at once
@@ -116,7 +116,7 @@ def _describe(
 
 
 def _check_shards(path: Path, name: str) -> None:
-    """Raise `ModelError` if weights that the index of a sharded model names are not there."""
+    """Raise `ModelError` if files that the index of a sharded model names are missing."""
     if not (path / _INDEX).is_file() or (path / "model.safetensors").is_file():
         return
     try:
@@ -143,18 +143,18 @@ def install(
 ) -> Path:
     """Fetch a model in pieces, check every byte, and rename the whole into the cache.
 
-    No file is ever in memory as a whole. What was fetched before `fetch` raised an error stays on
-    the disk, and the next call continues there. A model that is already in the cache is returned
-    without a fetch. Only one process may install a model at a time.
+    Files are never in memory as a whole. If `fetch` raises an error, the next call continues with
+    the bytes that are on the disk. A model that is already in the cache is not fetched. Only one
+    process may install a model at a time.
 
     Args:
         data: The manifest, as the coordinator sent it.
         digest: Digest of the model, from the task.
-        fetch: Called with a file and the number of its bytes that are here already.
+        fetch: Called with a file and the number of its bytes that are already on the disk.
         cache: Folder of offline and installed models.
 
     Raises:
-        ModelError: The disk is full, or refuses.
+        ModelError: The disk is full or cannot be written.
         WireError: Manifest or content do not match the digest, or the manifest is malformed.
     """
     target = installed_path(digest, cache)

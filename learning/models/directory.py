@@ -1,7 +1,7 @@
-"""What a directory that is no usable model holds instead, and what to do with it.
+"""Explanation of directories that are not usable models, with a remedy for each kind.
 
-`learning.models.families.check` explains its refusals here: people bring adapters, GGUF files,
-checkpoints of other libraries and folders that contain a model.
+Users name adapters, GGUF files, checkpoints of other libraries, and folders that contain a model.
+`learning.models.families.check` raises the errors of this module.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SAVE = "save it again with save_pretrained"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file; None if there is no such file, or something else in it."""
+    """Return the object in a JSON file; None if the file is missing or is not a JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -97,7 +97,7 @@ def not_a_directory(name: str, path: Path) -> ModelError:
 
 
 def _nested(path: Path) -> str | None:
-    """Return where the model is, if it is one or two folders deeper; as in a cache of the hub."""
+    """Return a remedy if the model is one or two folders deeper, as in a cache of the hub."""
     for pattern in ("*/config.json", "*/*/config.json"):
         for config in sorted(path.glob(pattern)):
             if has_weights(config.parent):
@@ -108,7 +108,7 @@ def _nested(path: Path) -> str | None:
 
 
 def _other_format(path: Path) -> str | None:
-    """Return the remedy for weights in a format that is not read."""
+    """Return a remedy for weights in an unsupported format; None if there are none."""
     suffixes = {Path(name).suffix.lower() for name in _file_names(path)}
     if ".gguf" in suffixes:
         return "GGUF weights cannot be trained: use the safetensors model that they were made from"

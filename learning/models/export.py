@@ -73,7 +73,7 @@ class ExportSummary:
     plain: bool  # whether transformers' own classes can build the model (or the base)
     seeded: tuple[str, ...]  # weights of the base that neither checkpoint nor adapter has
     trained: int  # number of values that the federation trained
-    ends: tuple[str, ...] = ()  # tokens that end an answer; none of a model that classifies
+    ends: tuple[str, ...] = ()  # tokens that end an answer; empty for a classifier
 
 
 def write_model(trained: ExportedModel, out: Path, precision: Precision) -> ExportSummary:
@@ -144,7 +144,7 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
     tokenizer = loaded.tokenizer if loaded else load_tokenizer(trained.path)[0]
     texts = _export_texts(tokenizer, trained)
     _save_tokenizer(texts.tokenizer, out)
-    if texts.form is not None:  # the base's own may say otherwise, and keeps its bytes
+    if texts.form is not None:  # the base keeps its own settings, which may differ
         generation_config(texts.form).save_pretrained(out)
     if included and loaded:
         _save(loaded.model, texts, trained.path, out / BASE_FOLDER, "float32")
@@ -165,9 +165,9 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
 
 
 def _metadata(trained: ExportedModel, beside: Path | None) -> dict[str, str]:
-    """Return the metadata of an adapter's file: its origin, from which another run can begin.
+    """Return the metadata of an adapter's file: its origin, for the warm start of another run.
 
-    A base that was saved beside it has a digest of its own; one that was copied has the run's.
+    A base model that was saved again beside the adapter has another digest than that of the run.
     """
     if trained.run is None:
         return {"format": "pt"}
@@ -279,10 +279,10 @@ def _save(
 
 
 def _set_generation(model: PreTrainedModel, form: PromptForm) -> None:
-    """Let `generate` answer as fccl does: greedily, with the end of an answer as in training.
+    """Set the generation settings of fccl: greedy answers with the end tokens of training.
 
-    Nothing else of the base's settings stays. Those that stand in `config.json`, as old checkpoints
-    have them, would make transformers refuse the model.
+    The base's own settings are removed, also from `config.json`, where old checkpoints have them:
+    transformers would refuse to save the model.
     """
     config: Any = model.config
     settings: Any = generation_config(form)
@@ -294,10 +294,10 @@ def _set_generation(model: PreTrainedModel, form: PromptForm) -> None:
 
 
 def _export_texts(tokenizer: PreTrainedTokenizerBase, trained: ExportedModel) -> _ExportTexts:
-    """Return the tokenizer as an export has it.
+    """Return the tokenizer of an export.
 
-    It pads: on the left where texts are continued, as generation needs. Its chat template is the
-    one with which the model was trained, and none where the model classifies.
+    For generation it pads on the left, and its chat template is the one with which the model was
+    trained. That of a classifier has no template.
     """
     if trained.objective == "classification":
         tokenizer.chat_template = None
@@ -311,7 +311,7 @@ def _export_texts(tokenizer: PreTrainedTokenizerBase, trained: ExportedModel) ->
 
 
 def _plain_template(prompt: PromptSpec) -> str:
-    """Return a run's template for those who do not know its variable `turns`."""
+    """Return a run's template for readers that do not set its variable `turns`."""
     if prompt.turns == "all" or "turns" not in prompt.template:
         return prompt.template
     return f"{{% set turns = {prompt.turns!r} %}}{prompt.template}"

@@ -1,7 +1,7 @@
-"""Exported adapters: the run that an adapter comes from, and the start of a new run from one.
+"""Exported adapters: their origin, and the start of a new run from one.
 
 `learning.models.export` writes an adapter's origin into the metadata of its safetensors file, which
-PEFT ignores. `preparation/run.py` reads the directory that `model.adapter` names: it is version 0.
+PEFT ignores. `preparation/run.py` reads the directory that `model.adapter` names as version 0.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _UNLIKE = {
     "use_dora": False, "use_rslora": False, "bias": "none", "rank_pattern": {}, "alpha_pattern": {},
     "target_parameters": None, "layer_replication": None, "trainable_token_indices": None,
 }  # fmt: skip
-"""Settings of PEFT with another value than fccl's adapters have; a missing key has that value."""
+"""Settings of PEFT with their only supported values, which are also the defaults."""
 
 
 @dataclass(frozen=True)
 class ExportedAdapter:
-    """An adapter in memory, with what its directory says about it."""
+    """An adapter in memory, with its configuration and its origin."""
 
     path: Path
     tensors: Tensors  # float32
     config: Mapping[str, Any]  # `adapter_config.json`
-    origin: AdapterOrigin | None  # None where the file does not name it
+    origin: AdapterOrigin | None  # None if the file does not name it
     sha256: str  # of the safetensors file
 
     @property
@@ -106,11 +106,11 @@ def check_settings(adapter: ExportedAdapter, spec: LoraSpec) -> None:
 
 
 def check_base(adapter: ExportedAdapter, digest: str, labels: tuple[str, ...]) -> None:
-    """Check base model and class names, as far as the adapter names its own.
+    """Check base model and class names, if the adapter names its origin.
 
     Raises:
         ModelError: The adapter was trained on another base model.
-        ConfigError: Its head has the classes in another order, or others.
+        ConfigError: Its head has other classes, or another order of the classes.
     """
     origin = adapter.origin
     if origin is None:

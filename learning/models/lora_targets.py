@@ -1,7 +1,8 @@
 """Check of the layers that `model.lora.targets` names, when a run is prepared.
 
-PEFT trains more than can be exported: a factor on a weight that two layers share changes both once
-it is merged, and a name that matches nothing is ignored if another one matches.
+PEFT accepts targets that cannot be merged or have no effect. A factor on a weight that two layers
+share would change both layers when it is merged, and a name without a match is ignored if another
+name matches.
 
 In the data path: `preparation/run.py` calls it for the adapter of version 0.
 """
@@ -67,7 +68,7 @@ def _weight_users(model: nn.Module) -> dict[int, list[str]]:
 
 def _check_layer(name: str, layer: nn.Module, users: dict[int, list[str]]) -> None:
     kind = type(layer)
-    # Subclasses of Embedding scale their output, which the merge of a factor does not know.
+    # Subclasses of Embedding scale their output, which a merge does not take into account.
     if not isinstance(layer, nn.Linear | Conv1D) and kind is not nn.Embedding:
         raise ModelError(
             f"{_KEY} includes {name}, a {kind.__name__}, into which an adapter cannot be merged",

@@ -1,7 +1,7 @@
 """Check that a model's embedding has a row for every token that its tokenizer can produce.
 
-A token without a row ends a task of every worker with an index error, one after another, so such a
-model is refused before a run begins.
+A token without a row would fail with an index error in the tasks of all workers, so such a model is
+refused before a run begins.
 
 In the data path: `learning.models.loader` and `learning.models.encoders` call it.
 """
@@ -19,7 +19,7 @@ _MEDIA = ("image_token", "video_token", "audio_token", "boi_token", "eoi_token")
 
 
 def embedding_rows(model: PreTrainedModel) -> int:
-    """Return the number of rows of a model's embedding: the ids below it are known."""
+    """Return the number of rows of a model's embedding, which is the limit of token ids."""
     embedding: Any = model.get_input_embeddings()
     return int(embedding.weight.shape[0])
 
@@ -27,8 +27,8 @@ def embedding_rows(model: PreTrainedModel) -> int:
 def check_fit(tokenizer: PreTrainedTokenizerBase, rows: int, path: Path) -> None:
     """Raise `ModelError` if a token's id is not below the number of the embedding's rows.
 
-    Placeholders of images or sounds are excepted, if no prompt contains them: a text-only model
-    keeps the tokenizer of its family (that of Gemma 3 1B has one such token too many).
+    Placeholders of images and sounds that no prompt contains are allowed: a text-only model has the
+    tokenizer of its family (that of Gemma 3 1B has one such token).
     """
     media = {
         str(token)

@@ -87,7 +87,7 @@ class ClassEncoder:
         if not kept:
             return EncodedRows((), (), {UNDECLARED_LABEL: len(rows)} if rows else {})
         texts = [rows[i].text.strip() for i in kept]
-        # A text that mentions `[SEP]` has not ended there.
+        # `[SEP]` and other special tokens in a text are text.
         options = {"split_special_tokens": True, "verbose": False}
         whole = tokenizer(texts, **options).input_ids
         cut = tokenizer(texts, truncation=True, max_length=max_length, **options).input_ids

@@ -90,7 +90,7 @@ def encode(
         prompt: The run's prompt form; None is the Alpaca form.
 
     Raises:
-        ModelError: No answer in this form has an end.
+        ModelError: The prompt form does not end answers, so that a model would not stop.
     """
     form = prompt_form(tokenizer, prompt)
     _ = form.end_ids

@@ -1,7 +1,6 @@
-"""Tokenised rows of supervised fine-tuning: prompts are read, only responses are learned.
+"""Tokenised rows of supervised fine-tuning: only responses are learned, prompts are context.
 
-The prompt form (`learning.prompts.form`) gives the tokens, and says which belong to a response; the
-same form asks the model when it generates.
+The prompt form (`learning.prompts.form`) gives the tokens and says which belong to a response.
 
 Data path: `learning.data.shards` (rows) → here → `learning.training.batches`.
 """
@@ -52,7 +51,7 @@ class EncodedRows(Generic[E]):
     kept: tuple[int, ...]  # index of each example's row
     skipped: Mapping[str, int]  # number of rows left out, by reason
     truncated_count: int = 0  # examples that lost their end
-    lost_answers: int = 0  # answers of which not one token fits
+    lost_answers: int = 0  # responses that are cut off as a whole
 
 
 NO_ROOM = "prompt leaves no room for a response"
@@ -66,15 +65,15 @@ def encode(
 ) -> EncodedRows[TokenisedExample]:
     """Tokenise rows to at most `max_length` ids each.
 
-    A row that does not fit loses its tail, and with it the end of a response or whole responses. A
-    row of which no token of a response fits is skipped. All are counted, and so are rows that the
-    prompt form cannot take.
+    A row that is too long loses its end, and with it the end of a response or whole responses. A
+    row is skipped if no token of a response fits, or if the chat template refuses it. All of these
+    are counted.
 
     Args:
         prompt: The run's prompt form; None is the Alpaca form.
 
     Raises:
-        ModelError: No response in this form has an end.
+        ModelError: The prompt form does not end responses, so that a model would not stop.
     """
     form = prompt_form(tokenizer, prompt)
     _ = form.end_ids
@@ -98,7 +97,7 @@ def encode(
 
 
 def cut_example(text: EncodedText, max_length: int) -> TokenisedExample:
-    """Return the example of a row's text, without the tokens that are too many."""
+    """Return the example of a row's text, cut to `max_length` tokens."""
     ids = tuple(text.ids[:max_length])
     labels = tuple(
         each if learned else IGNORED for each, learned in zip(ids, text.learned(), strict=False)

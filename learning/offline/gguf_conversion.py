@@ -52,7 +52,7 @@ def convert(file: Path, title: str, folder: Path, on_progress: ProgressCallback)
     """Write configuration, weights, tokenizer and chat template of a GGUF file into a folder.
 
     Args:
-        title: What the user reads while it happens.
+        title: Text of the progress message.
         folder: An empty directory.
 
     Raises:

@@ -23,7 +23,7 @@ from common.errors import ConfigError, ModelError
 from common.protocol.tasks import MAX_TEMPLATE, LearnedTurns, PromptSpec
 from learning.prompts.form import REMEDY, PromptForm, alpaca_spec
 from learning.prompts.messages import Chat, TemplateError
-from learning.prompts.rendering import GENERATION, make_renderer
+from learning.prompts.rendering import has_markers, make_renderer
 from learning.prompts.structure import Structure, first_problem
 
 _SHIPPED = ("qwen2_5", "qwen3")  # files in templates/
@@ -69,12 +69,17 @@ def choose_prompt(
 
 def _find(setting: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """Return the template that a setting names; None for the Alpaca form."""
-    own: Any = tokenizer.chat_template
+    if setting == "alpaca":
+        return None
+    own: Any = tokenizer.chat_template or None
+    if isinstance(own, dict) and "default" not in own and setting in ("auto", "chat"):
+        raise ModelError(
+            f"the tokenizer has chat templates named {', '.join(own)}, but none named default",
+            REMEDY,
+        )
     if isinstance(own, dict):
         own = own.get("default")
     match setting:
-        case "alpaca":
-            return None
         case "auto":
             return None if own is None else str(own)
         case "chat":
@@ -84,7 +89,13 @@ def _find(setting: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
                 )
             return str(own)
     try:
-        return Path(setting).expanduser().read_text(encoding="utf-8")
+        text = Path(setting).expanduser().read_text(encoding="utf-8")
+        if text.strip():
+            return text
+        raise ConfigError(
+            f"model.prompt {setting} is an empty file",
+            'set it to "auto", "chat", "alpaca" or the path of a Jinja file',
+        )
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(
@@ -108,8 +119,8 @@ def _with_date(template: str, today: date) -> str:
 
 
 def _shipped_for(template: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return a template of `templates/` that renders the same text as a model's; None without one."""
-    if GENERATION in template:
+    """Return a template of `templates/` that renders the same text; None if there is none."""
+    if has_markers(template):
         return None
     expected = _texts(PromptSpec(template=template, turns="last"), tokenizer)
     for name in _SHIPPED:

@@ -24,17 +24,22 @@ _MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # Unicode's noncharacter
 _CONTROL_FORM = re.compile(r"<\|.*\|>", re.DOTALL)
 
 
-def control_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Return the strings that a tokenizer turns into control tokens, the longest first.
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """Return the control tokens of a tokenizer: its special tokens, and added ones like `<|…|>`.
 
     These are its special tokens and added tokens of the form `<|…|>`. Other added tokens (runs of
     spaces, tags of a markup, `<think>`) are ordinary words.
     """
-    strings = {
-        token.content
-        for token in tokenizer.added_tokens_decoder.values()
+    return {
+        index: token.content
+        for index, token in tokenizer.added_tokens_decoder.items()
         if token.content.strip() and (token.special or _CONTROL_FORM.fullmatch(token.content))
     }
+
+
+def control_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return the strings that a tokenizer turns into control tokens, the longest first."""
+    strings = set(control_ids(tokenizer).values())
     return tuple(sorted(strings, key=lambda text: (-len(text), text)))
 
 

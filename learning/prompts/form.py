@@ -31,7 +31,7 @@ from learning.prompts.messages import (
     prompt_of,
 )
 from learning.prompts.rendering import Renderer, make_renderer
-from learning.prompts.spans import render_answers, render_pair_answer
+from learning.prompts.spans import RenderedChat, render_answers, render_pair_answer
 from learning.prompts.structure import Fit, Structure, fit_structure, structure_of
 from learning.prompts.tokenisation import TextTokens, tokenise
 
@@ -142,6 +142,12 @@ class PromptForm:
             for each, (first, _) in zip(found.ids, found.tokens.offsets, strict=True)
             if last is not None and first == last.start()
         ]
+        if not ends and self._all.marks_answers:
+            raise ModelError(
+                "the chat template marks answers without a token that ends them, so that a model"
+                " would not learn to stop",
+                "set model.prompt to a Jinja file with endgeneration after the end of the turn",
+            )
         if not ends:
             raise ModelError(
                 "the chat template does not end an answer with a special token, so that a model"
@@ -206,6 +212,8 @@ class PromptForm:
                 found = render_answers(renderer, marked, only_last=only_last)
         except TemplateError as error:
             return f"{_REFUSED}: {error}"
+        if _lacks_words(found, marked, only_last=only_last is not False):
+            return f"{_REFUSED}: it leaves out words of an answer"
         return self._control.unmark(found.text, mark, found.spans)
 
     def _tokenised(self, texts: Sequence[MarkedText | str]) -> list[EncodedText | str]:
@@ -217,6 +225,13 @@ class PromptForm:
             else EncodedText(text.text, next(tokens), text.spans, self._control.words(text))
             for text in texts
         ]
+
+
+def _lacks_words(rendered: RenderedChat, chat: Chat, *, only_last: bool) -> bool:
+    """Return whether what is learned lacks words of an answer, as of thoughts that are cut off."""
+    learned = "".join("".join(rendered.text[begin:end].split()) for begin, end in rendered.spans)
+    answers = chat.answers()[-1:] if only_last else chat.answers()
+    return any("".join(str(chat.turns[i]["content"]).split()) not in learned for i in answers)
 
 
 @lru_cache(maxsize=8)

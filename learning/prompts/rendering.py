@@ -22,8 +22,14 @@ from learning.prompts.messages import Chat, TemplateError
 
 _LOCK = threading.Lock()
 """Threads of a process share compiled templates, which store the spans of the last rendering."""
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 GENERATION = "endgeneration"
 """Part of a template that marks answers by `{% generation %}` … `{% endgeneration %}`."""
+
+
+def has_markers(template: str) -> bool:
+    """Return whether a template marks the assistant's turns, outside its comments."""
+    return GENERATION in _COMMENT.sub("", template)
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Renderer:
 
     @property
     def marks_answers(self) -> bool:
-        return GENERATION in self.template
+        return has_markers(self.template)
 
     def render(self, chat: Chat, *, generation_prompt: bool = False) -> str:
         """Return the text of a chat.

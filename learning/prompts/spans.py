@@ -75,7 +75,23 @@ def _span(renderer: Renderer, chat: Chat, place: int, text: str) -> tuple[int, i
     rest = renderer.control.sub("", answered[end:]) if renderer.control else answered[end:]
     if end <= len(prompt) or rest.strip():
         raise TemplateError(NOT_NESTED)
+    if end < len(answered):
+        end += _length_of_end(renderer, chat.before(place), text[end:])
     return len(prompt), end
+
+
+def _length_of_end(renderer: Renderer, before: Chat, text: str) -> int:
+    """Return how much of a text is the end of a turn, as it ends the turns before.
+
+    A template may end the last answer with one token, and earlier answers as any other turn with
+    another one, as that of gpt-oss does.
+    """
+    found = renderer.control.match(text) if renderer.control else None
+    if found is None or not before.turns:
+        return 0
+    ended = renderer.render(before)
+    at = ended.rfind(found[0])
+    return len(ended) - at if at >= 0 and text.startswith(ended[at:]) else 0
 
 
 def _prompt(renderer: Renderer, chat: Chat, place: int, text: str) -> str:

@@ -9,13 +9,13 @@ Data path: `learning.prompts.spans` → here → `learning.prompts.form`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from learning.prompts.control_text import MarkedText
+from learning.prompts.control_text import MarkedText, control_ids
 
 Offsets = Sequence[tuple[int, int]]
 _ANCHOR = "\n"
@@ -34,11 +34,28 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[MarkedText]) ->
     whole = [each.text for each in texts if not each.plain]
     found = _call(tokenizer, whole) if whole else None
     tokens = iter(zip(found.input_ids, found.offset_mapping, strict=True) if found else ())
+    control = control_ids(tokenizer)
+    result: list[TextTokens] = []
+    for each in texts:
+        if each.plain:
+            text = _tokenise_in_parts(tokenizer, each.text, each.plain)
+        else:
+            text = TextTokens(*next(tokens))
+        if disguised := _disguised(each.text, text, control):
+            text = _tokenise_in_parts(tokenizer, each.text, sorted([*each.plain, *disguised]))
+        result.append(text)
+    return result
+
+
+def _disguised(text: str, tokens: TextTokens, control: Mapping[int, str]) -> Offsets:
+    """Return the places of control tokens that the text does not spell.
+
+    A normaliser may change other characters into a control string: wide ones, or upper case.
+    """
     return [
-        _tokenise_in_parts(tokenizer, each.text, each.plain)
-        if each.plain
-        else TextTokens(*next(tokens))
-        for each in texts
+        (begin, end)
+        for each, (begin, end) in zip(tokens.ids, tokens.offsets, strict=True)
+        if each in control and end > begin and control[each] not in text[begin:end]
     ]
 
 

@@ -1,8 +1,8 @@
 """Source of a task's base model: the cache, a directory of the user, the hub, the coordinator.
 
 A base model that is neither on this machine nor on the hub is requested through the heartbeat
-(`wants`). The coordinator puts it into the store (`coordinator/publish/base_model_server.py`), from
-where it streams to the disk in chunks, each file verified. The manifest comes first, and says
+(`wants`). The coordinator publishes it in the store (`coordinator/publish/base_model_server.py`);
+it is downloaded in chunks and every file is verified. The manifest is read first, because it shows
 whether the model is small enough to be sent.
 """
 
@@ -26,7 +26,7 @@ from learning.progress import ProgressCallback
 
 POLL_S = 0.5
 WAIT_S = 30.0
-"""Seconds without an answer of the coordinator after which the worker says so, and asks again."""
+"""Seconds without an answer of the coordinator after which the worker reports it and retries."""
 
 
 class BaseModelSource:
@@ -40,10 +40,10 @@ class BaseModelSource:
         self._own: BaseModel | None = None
 
     def use_directory(self, path: Path) -> None:
-        """Use the base model in a directory of this machine, where it is, for all tasks.
+        """Use the base model in a directory of this machine, in place, for all tasks.
 
         Raises:
-            ModelError: The directory holds no model, or another one than that of the run.
+            ModelError: The directory is not a model, or not that of the run.
         """
         self._on_progress(f"checking the base model in {path}", 0.0)
         own = base.resolve(str(path.resolve()), None, self._cache, self._on_progress)
@@ -189,6 +189,6 @@ def _wrong_directory(own: BaseModel, ref: BaseRef) -> ModelError:
 def _no_answer(ref: BaseRef) -> str:
     return (
         f"the coordinator has not sent the base model {_label(ref)} ({ref.digest[:12]}) for"
-        f" {WAIT_S:.0f} s; this worker goes on asking, and `fccl worker --base DIR` would use a"
-        " copy on this machine"
+        f" {WAIT_S:.0f} s; the worker keeps asking. `fccl worker --base DIR` uses a copy on this"
+        " machine"
     )

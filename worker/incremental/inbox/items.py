@@ -45,8 +45,8 @@ FIELDS: Mapping[RowKind, tuple[str, ...]] = {
 """Fields of an item, by kind: those of the row in `learning/data`, without its topic."""
 
 MESSAGES, TOOLS = "messages", "tools"
-"""Fields of an item with several turns, JSON in both. The messages are a whole conversation, or the
-prompt of a preference pair, and then stand in place of the fields before the answers."""
+"""Fields of an item with several turns, as JSON text. The messages are a whole conversation, or the
+prompt of a preference pair."""
 
 # Kinds in the order in which they are tried: a pair often has the columns of an instruction, too.
 _ORDER: tuple[RowKind, ...] = ("va", "sft", "cls")
@@ -129,7 +129,7 @@ class Item:
 
     @property
     def question_and_answer(self) -> tuple[str, str]:
-        """The input and the answer to learn; of several turns, each begins with its speaker."""
+        """The input and the answer to learn; each turn of a conversation begins with its role."""
         match self.kind:
             case "cls":
                 return self.fields["text"], self.fields["label"]
@@ -143,7 +143,7 @@ class Item:
                 return question, self.fields["output"]
 
     def texts(self) -> tuple[tuple[str, str], ...]:
-        """Return the texts of the item for people, each with the name of its field or speaker."""
+        """Return the texts of the item for people, each with the name of its field or its role."""
         turns = tuple((turn.role, text) for turn in self.messages for text in _said(turn))
         return turns + tuple(
             (name, text) for name, text in self.fields.items() if text and name != MESSAGES
@@ -259,7 +259,7 @@ def _kind(record: Mapping[str, object], kinds: tuple[RowKind, ...]) -> RowKind:
 
 
 def _counts(name: str, value: object) -> bool:
-    """Return whether a value can be what a column of this name should hold."""
+    """Return whether a value is usable in a column of this name."""
     others = name.lower() in CONVERSATION_COLUMNS and name.lower() != MESSAGES
     return is_conversation(value) if others else True  # `turns` may also be their number
 
@@ -282,7 +282,7 @@ def _row(kind: RowKind, record: Mapping[str, object]) -> tuple[RowKind, dict[str
 
 
 def _instruction_fields(row: Instruction | Conversation) -> dict[str, str]:
-    """Return the fields of an item; one exchange is an instruction, in whatever form it came."""
+    """Return the fields of an item; a conversation of one exchange becomes an instruction."""
     if isinstance(row, Instruction):
         return {"instruction": row.instruction, "input": row.input, "output": row.output}
     match row.messages:
@@ -297,7 +297,7 @@ def _message_fields(turns: Sequence[Message], tools: str) -> dict[str, str]:
 
 
 def _refuse_omission(part: str) -> None:
-    """Raise `UnusableRow`: who hands in an item is there to correct it."""
+    """Raise `UnusableRow`, since the author of an item can correct it."""
     raise UnusableRow(f"the item would be learned only in part: {part}")
 
 

@@ -106,7 +106,7 @@ def test_more_than_8192_tensors_are_refused() -> None:
     assert len(TensorLayout(many(MAX_TENSORS))) == 8192
     with pytest.raises(WireError, match="8193 tensors"):
         TensorLayout(many(8193))
-    with pytest.raises(WireError, match="tensors are more"):
+    with pytest.raises(WireError, match="tensors is over the limit"):
         TensorLayout.from_bytes(b"\n" * MAX_LAYOUT_BYTES)
 
 

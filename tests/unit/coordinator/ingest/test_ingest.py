@@ -190,10 +190,10 @@ def test_an_upload_with_another_hash_than_announced_is_removed(bench: Bench) -> 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (update_frame(name="b"), "not those of the adapter"),
-        (update_frame(codec="bf16"), "24 bytes, 12 follow from their shapes"),
-        (update_frame(layout="0" * 64), "not those of the adapter"),
-        (update_frame(layout=None, tensors=TABLE), "of schema version 1, its task of version 2"),
+        (update_frame(name="b"), "names or shapes of the update"),
+        (update_frame(codec="bf16"), "24 bytes, not 12 as their shapes require"),
+        (update_frame(layout="0" * 64), "names or shapes of the update"),
+        (update_frame(layout=None, tensors=TABLE), "schema version 1, but its task has version 2"),
     ],
 )
 def test_tensors_that_do_not_fit_are_reported_with_the_update(
@@ -209,12 +209,12 @@ def test_tensors_that_do_not_fit_are_reported_with_the_update(
     ("table", "problem"),
     [
         (TABLE, ""),
-        (make_table("fp32", TensorLayout((("b", (2, 3)),))), "not those of the adapter"),
-        (make_table("fp32", TensorLayout((("a", (3, 2)),))), "not those of the adapter"),
+        (make_table("fp32", TensorLayout((("b", (2, 3)),))), "names or shapes of the update"),
+        (make_table("fp32", TensorLayout((("a", (3, 2)),))), "names or shapes of the update"),
         ((TABLE[0].model_copy(update={"offset": 4}),), "do not follow from their shapes"),
         ((TABLE[0].model_copy(update={"nbytes": 4}),), "do not follow from their shapes"),
         ((*TABLE, *TABLE), "appears twice"),
-        ((), "not those of the adapter"),
+        ((), "names or shapes of the update"),
     ],
 )
 def test_an_update_of_schema_1_is_accepted_in_a_run_of_schema_1_only_with_its_table(

@@ -150,7 +150,7 @@ def test_a_base_whose_files_were_changed_is_not_sent(store: Store, tmp_path: Pat
     server = BaseModelServer(store, RUN, folder, digest)
     server.answer([request_of(digest)])
     server.wait()
-    assert "are not the base model with which the run began" in server.new_problem()
+    assert "have changed since the run began" in server.new_problem()
     assert store.execute("KEYS", f"fccl:{RUN}:blob:*") == []
 
 

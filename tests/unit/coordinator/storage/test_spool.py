@@ -48,7 +48,7 @@ def test_the_delta_is_what_was_encoded(tmp_path: Path) -> None:
 def test_a_delta_of_another_layout_is_refused(tmp_path: Path) -> None:
     spool, content = Spool(tmp_path), update_frame(2.0)
     spool.write(named(content), 0, content)
-    with pytest.raises(WireError, match="not those of the adapter"):
+    with pytest.raises(WireError, match="names or shapes of the update"):
         spool.delta(named(content), TensorLayout((("a", (3, 2)),)))
 
 

@@ -118,7 +118,7 @@ def test_rows_with_pictures_are_refused_without_reading_the_pictures() -> None:
     seen = Dataset.from_dict(
         {"question": ["What?"], "answer": ["A cat."], "image": [None], "id": [None]}, features
     )
-    with pytest.raises(DataError, match="image cannot be learned from"):
+    with pytest.raises(DataError, match="image cannot be used"):
         load("sft", "a/b", on_message=quiet, fetch=make_fetch(seen))
 
 

@@ -153,7 +153,7 @@ def test_what_is_left_out_of_a_pair_is_named() -> None:
     assert omitted == ["turns after the last answer left out"]
     other = {"prompt": "Ho", "chosen": dialogue("Hi", "Yes"), "rejected": dialogue("Hi", "No")}
     assert parse_preference(other, {}, omitted.append) == expected
-    assert omitted[1:] == ["prompt left out, since chosen holds the turns before its answer"]
+    assert omitted[1:] == ["prompt left out, since chosen has other turns before its answer"]
     more = {"prompt": dialogue("Hi"), "context": "It rains.", **ANSWERS}
     assert parse_preference(more, {}, omitted.append) == expected
     assert omitted[2:] == ["context left out, since the prompt has turns"]
@@ -187,11 +187,11 @@ def test_what_is_left_out_of_a_pair_is_named() -> None:
                 "chosen": dialogue("Hi", "a"),
                 "rejected": dialogue("Hi", "b"),
             },
-            "prompt and chosen hold different turns",
+            "prompt and chosen have different turns",
         ),
         ({"prompt": [SYSTEM, "x"], **ANSWERS}, "prompt is not a list of messages"),
         ({"prompt": " ", **ANSWERS}, "prompt is empty"),
-        ({"prompt": "Hi", **ANSWERS, "image": "cat.png"}, "image cannot be learned from"),
+        ({"prompt": "Hi", **ANSWERS, "image": "cat.png"}, "image cannot be used"),
         ({"chosen": "\n\nHuman: a\n\nAssistant: b"}, "prompt is missing"),
         (
             {

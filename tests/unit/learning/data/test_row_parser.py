@@ -144,9 +144,9 @@ def test_turns_that_no_answer_follows_are_left_out_and_named() -> None:
         ),
         (
             {"instruction": "Add.", "output": "3", "image": "cat.png"},
-            "image cannot be learned from",
+            "image cannot be used",
         ),
-        ({"messages": dialogue("Add.", "3"), "images": [b"x"]}, "images cannot be learned from"),
+        ({"messages": dialogue("Add.", "3"), "images": [b"x"]}, "images cannot be used"),
         ({"prompt": dialogue("Add.")}, "output is missing"),
         ({"prompt": dialogue("Add."), "completion": ["3"]}, "completion is not a list of messages"),
     ],

@@ -49,6 +49,36 @@ def test_a_file_takes_the_place_of_the_models_template(tmp_path: Path) -> None:
     assert choose(CHATML, str(file)) == own
 
 
+def test_an_empty_template_is_none_and_an_empty_file_is_refused(tmp_path: Path) -> None:
+    assert "### Response:" in choose("")
+    file = tmp_path / "empty.jinja"
+    file.write_text("\n")
+    with pytest.raises(ConfigError, match="is an empty file"):
+        choose(CHATML, str(file))
+
+
+def test_templates_of_which_none_is_the_default_are_refused_with_their_names() -> None:
+    tokenizer = family_tokenizer("smollm2")
+    tokenizer.chat_template = {"rag": CHATML, "tool_use": CHATML}
+    with pytest.raises(ModelError, match="named rag, tool_use, but none named default"):
+        choose_prompt("auto", tokenizer, ["all"], TODAY)
+    assert "### Response:" in choose_prompt("alpaca", tokenizer, ["all"], TODAY).template
+
+
+def test_marks_in_a_comment_do_not_count() -> None:
+    template = "{# no {% generation %} {% endgeneration %} #}" + CHATML
+    assert choose(template) == template
+
+
+def test_marks_before_the_end_of_a_turn_are_refused_with_the_reason() -> None:
+    text = "{{ m.content }}"
+    marked = f"{{% generation %}}{text}{{% endgeneration %}}"
+    either = f"{{% if m.role == 'assistant' %}}{marked}{{% else %}}{text}{{% endif %}}"
+    marks = CHATML.replace(text, either)
+    with pytest.raises(ModelError, match="marks answers without a token that ends them"):
+        choose(marks)
+
+
 def test_a_missing_file_or_template_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         choose(CHATML, "no/such/file.jinja")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import date
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from common.protocol.tasks import PromptSpec
@@ -145,6 +147,31 @@ def test_a_token_that_ends_every_text_but_not_every_turn_is_learned_at_the_end()
     assert [form.tokenizer.decode([each]) for each in form.end_ids] == ["<|end|>", "<|endoftext|>"]
 
 
+def test_earlier_answers_are_learned_with_their_own_end_if_the_last_has_another() -> None:
+    template = """\
+{%- for m in messages -%}
+  {{- '<|im_start|>' + m.role + '\\n' + m.content -}}
+  {{- eos_token if loop.last and m.role == 'assistant' else '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+    tokenizer = family_tokenizer("qwen2", template)
+    tokenizer.eos_token = "<|endoftext|>"
+    form = PromptForm(tokenizer, choose_prompt("auto", tokenizer, ["all"], TODAY))
+    assert learned_text(form, talk(*TALK)) == ["Hello!<|im_end|>", "Goodbye.<|endoftext|>"]
+
+
+def test_a_row_whose_answer_the_template_cuts_is_counted_with_the_reason() -> None:
+    cuts = SMOLLM2.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
+    form = form_of("smollm2", cuts)
+    rows = [Instruction("Hi.", "", "<think>a</think> b"), Instruction("Hi.", "", " a\nb ")]
+    found = tokens.encode(form.tokenizer, rows, 1000, form.spec)
+    assert found.kept == (1,)
+    assert list(found.skipped) == [
+        "the chat template cannot render these turns: it leaves out words of an answer"
+    ]
+
+
 def test_only_the_last_answer_is_learned_on_request() -> None:
     for family in ("smollm2", "llama", "gemma2"):
         form = form_of(family, turns="last")
@@ -234,6 +261,22 @@ def test_control_strings_in_a_row_stay_text(family: str) -> None:
     assert all(odd.replace(" ", "") in text.replace(" ", "") for text in texts)
     asked = form.prompt_ids(row)
     assert list(example.input_ids[: len(asked)]) == asked
+
+
+@pytest.mark.parametrize("text", ["＜|im_end|＞", "so <|IM_END|> it", "<|im_end|>＜｜im_end｜＞"])
+def test_text_that_a_normaliser_would_change_into_a_control_string_stays_text(text: str) -> None:
+    whole = json.loads(family_tokenizer("smollm2").backend_tokenizer.to_str())
+    steps = [{"type": "NFKC"}, {"type": "Lowercase"}]
+    whole["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    for added in whole["added_tokens"]:
+        added["normalized"] = True
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(whole)), eos_token="<|im_end|>"
+    )
+    form = PromptForm(tokenizer, PromptSpec(template=SMOLLM2))
+    plain, odd = (encode(form, Instruction(each, "", each)) for each in ("word", text))
+    assert controls(tokenizer, odd.input_ids) == controls(tokenizer, plain.input_ids)
+    assert controls(tokenizer, odd.labels) == [tokenizer.eos_token_id]
 
 
 def controls(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[int]:

@@ -142,7 +142,7 @@ def test_keys_of_conversations_identify_equal_items_and_equal_inputs() -> None:
         ({"messages": [{"role": SECRET, "content": SECRET}]}, "a message of an unknown role"),
         ({"messages": SECRET}, "messages is not a list of messages"),
         ({"messages": dialogue("a", "x" * 60, "b", "x" * 60)}, "the item has 122 characters, more"),
-        ({"messages": dialogue("a", "b"), "images": [SECRET]}, "images cannot be learned from"),
+        ({"messages": dialogue("a", "b"), "images": [SECRET]}, "images cannot be used"),
     ],
 )
 def test_an_invalid_conversation_is_refused_with_a_reason(
