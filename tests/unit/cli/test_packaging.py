@@ -65,9 +65,12 @@ def test_the_packages_that_are_imported_are_the_repositorys_own() -> None:
 
 
 def test_every_imported_library_is_a_declared_dependency() -> None:
+    project = pyproject()["project"]
+    extras = project["optional-dependencies"]
+    optional = [each for name in extras.keys() - {"dev"} for each in extras[name]]
     declared = {
         normalised(re.split(r"[<>=!~ ;\[]", each)[0])
-        for each in pyproject()["project"]["dependencies"]
+        for each in [*project["dependencies"], *optional]
     }
     imported = {
         module
