@@ -25,7 +25,7 @@ from transformers import (
 
 from common.errors import ConfigError, ModelError
 from common.protocol import codec
-from common.protocol.manifest import is_model_file, make_manifest
+from common.protocol.manifest import ModelFile, is_model_file, make_manifest
 from learning.models import base
 from learning.models.encoders import load_encoder, load_whole
 from learning.models.loader import LoadedModel
