@@ -339,6 +339,7 @@ def test_nothing_is_prepared_if_one_of_two_kinds_is_unusable(
 # Tokenizers that cannot pad
 
 
+@pytest.mark.slow
 def test_a_causal_model_whose_tokenizer_cannot_pad_is_trained(
     place: Commands, tmp_path: Path, model_cache: Path
 ) -> None:
@@ -349,6 +350,7 @@ def test_a_causal_model_whose_tokenizer_cannot_pad_is_trained(
     assert command.end() == 0, command.err
 
 
+@pytest.mark.slow
 def test_an_encoder_whose_tokenizer_names_no_padding_token_is_trained(
     place: Commands, tmp_path: Path
 ) -> None:

@@ -380,6 +380,7 @@ def test_a_second_ctrl_c_ends_the_demo_at_once(place: Commands, tmp_path: Path) 
     assert place.fork(*demo("--config", "f.toml")).end() == 7  # the run exists, and can be resumed
 
 
+@pytest.mark.slow
 def test_new_moves_the_old_run_aside(place: Commands, tmp_path: Path) -> None:
     (tmp_path / "f.toml").write_text(SMALL.replace("versions = 2", "versions = 1"))
     flags = demo("--config", "f.toml")
@@ -391,6 +392,7 @@ def test_new_moves_the_old_run_aside(place: Commands, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / aside / "run.db").exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_only_with_the_settings_that_it_began_with(
     place: Commands, tmp_path: Path
 ) -> None:
