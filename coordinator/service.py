@@ -148,7 +148,7 @@ class Service:
         self._state = recover(self._plan, self._journal, self._clock(), self._lease_s)
         self._writer.start(self._state.version)
         layout = TensorLayout.of(self._run.versions.read(0))
-        self._ingest.start(layout, tabled=self._run.template.layout is None)
+        self._ingest.start(layout, schema1=self._run.template.layout is None)
         self._samples_file.read()
         self._publisher.publish_samples(self._samples_file.displayed)
         self._queues.open()

@@ -154,7 +154,7 @@ class TaskRunner:
             )
         except ValueError as error:
             raise ModelError(f"the delta of {task.task_id}: {error}", "lower phase.lr") from None
-        tabled = task.layout is None  # a task of schema 1 has an answer of schema 1
+        schema1 = task.layout is None  # a task of schema 1 has an answer of schema 1
         update = Update(
             task_id=task.task_id,
             attempt=task.attempt,
@@ -164,8 +164,8 @@ class TaskRunner:
             base_version=task.base_version,
             stats=trained.stats,
             codec=task.update_codec,
-            layout=None if tabled else layout.digest,
-            tensors=make_table(task.update_codec, layout) if tabled else None,
+            layout=None if schema1 else layout.digest,
+            tensors=make_table(task.update_codec, layout) if schema1 else None,
             sha256=codec.digest(data),
         )
         self.slot.put_update(update, data)

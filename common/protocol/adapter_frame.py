@@ -21,16 +21,16 @@ from common.protocol.wire import pack, unpack
 
 
 def pack_adapter(
-    version: int, name: CodecName, tensors: Mapping[str, Array], *, tabled: bool = False
+    version: int, name: CodecName, tensors: Mapping[str, Array], *, schema1: bool = False
 ) -> bytes:
-    """Return the frame of a version, always the same bytes; of schema 1 if `tabled`.
+    """Return the frame of a version, always the same bytes; in schema 1 on request.
 
     Raises:
         ValueError: A tensor contains NaN or infinity.
         WireError: A limit of `TensorLayout` is exceeded.
     """
     layout, payloads = codec.encode(name, tensors)
-    if tabled:
+    if schema1:
         table = make_table(name, layout)
         return pack(Adapter(version=version, codec=name, tensors=table), payloads)
     listing = layout.to_bytes()

@@ -130,8 +130,8 @@ class RecordedRun:
         directory = self.version_directory(version)
         weights, _ = version_files.file_names(self.adapter_config)
         tensors = version_files.read_tensors(directory / weights)
-        tabled = self.layout is None
-        frame = pack_adapter(version, self.config.codec.adapter, tensors, tabled=tabled)
+        schema1 = self.layout is None
+        frame = pack_adapter(version, self.config.codec.adapter, tensors, schema1=schema1)
         if digest(frame) != self._summary(version).sha256:
             raise RunError(
                 f"{directory} does not have the content that the journal says",

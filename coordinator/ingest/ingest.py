@@ -70,13 +70,13 @@ class Ingest:
         self._journal = journal
         self._spool = spool
         self._layout = TensorLayout(())
-        self._tabled = False
+        self._schema1 = False
         self._max_bytes = 0
         self.allowances: Mapping[str, Allowance] = {}
 
-    def start(self, layout: TensorLayout, *, tabled: bool = False) -> None:
-        """Begin to accept updates with this layout; `tabled` if the run's tasks are of schema 1."""
-        self._layout, self._tabled = layout, tabled
+    def start(self, layout: TensorLayout, *, schema1: bool = False) -> None:
+        """Begin to accept updates with this layout; `schema1` if tasks are of schema 1."""
+        self._layout, self._schema1 = layout, schema1
         # The largest codec: a small tensor takes more bytes as a block of int8 than as fp32.
         payload = max(codec.payload_bytes(name, layout) for name in get_args(CodecName))
         self._max_bytes = payload + 128 * 1024  # more than the header's own limit
@@ -185,7 +185,7 @@ class Ingest:
         )
 
     def _inspect(self, update: Update, data: memoryview) -> tuple[float, Rejection | None]:
-        if update.schema_version == 1 and not self._tabled:
+        if update.schema_version == 1 and not self._schema1:
             problem = "the update has schema version 1, but its task has version 2"
             return 0.0, Rejection(RejectionKind.TENSORS, problem)
         try:

@@ -177,7 +177,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         directory / "versions",
         json.loads(meta["adapter_config"]),
         config.codec.adapter,
-        tabled="layout" not in meta,
+        schema1="layout" not in meta,
     )
     # Not only when a coordinator starts, because a report may be written without one.
     versions.roll_forward(journal.version_digests())

@@ -38,7 +38,7 @@ STAGED = ".made-"
 class Versions:
     """Versions directory of one run.
 
-    `tabled` makes broadcast frames of schema 1, for a run that began with it.
+    `schema1` makes broadcast frames of schema 1, for a run that began with it.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Versions:
         adapter_config: Mapping[str, object],
         name: CodecName,
         *,
-        tabled: bool = False,
+        schema1: bool = False,
     ) -> None:
         self._path = path
         self._config = json.dumps(adapter_config, indent=2, sort_keys=True)
         self._names = file_names(adapter_config)
         self._codec = name
-        self._tabled = tabled
+        self._schema1 = schema1
 
     def directory(self, version: int) -> Path:
         return self._path / f"{version:06d}"
@@ -151,7 +151,7 @@ class Versions:
         return self._path / f"{STAGED}{sha256}"
 
     def _frame(self, version: int, tensors: Tensors) -> bytes:
-        return pack_adapter(version, self._codec, tensors, tabled=self._tabled)
+        return pack_adapter(version, self._codec, tensors, schema1=self._schema1)
 
 
 def _rename(source: Path, target: Path) -> None:

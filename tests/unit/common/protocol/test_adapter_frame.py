@@ -35,17 +35,17 @@ SCHEMA_1 = bytes.fromhex(
 @pytest.mark.parametrize("name", get_args(CodecName))
 @pytest.mark.parametrize("tabled", [False, True])
 def test_an_adapter_survives_the_round_trip(name: CodecName, tabled: bool) -> None:
-    frame = pack_adapter(3, name, THETA, tabled=tabled)
+    frame = pack_adapter(3, name, THETA, schema1=tabled)
     header, found = unpack_adapter(frame)
     assert (header.version, header.codec, frame[4]) == (3, name, 1 if tabled else 2)
-    assert pack_adapter(3, name, found, tabled=tabled) == frame or name in ("int8", "int4")
+    assert pack_adapter(3, name, found, schema1=tabled) == frame or name in ("int8", "int4")
     assert list(found) == ["a.lora_A", "z.lora_B"]
     if name == "fp32":
         assert all(np.array_equal(found[key], THETA[key]) for key in THETA)
 
 
 def test_an_adapter_of_schema_1_has_the_bytes_that_the_journal_has_the_digest_of() -> None:
-    assert pack_adapter(3, "bf16", THETA, tabled=True) == SCHEMA_1
+    assert pack_adapter(3, "bf16", THETA, schema1=True) == SCHEMA_1
     header, found = unpack_adapter(SCHEMA_1)
     assert header.version == 3 and np.array_equal(found["a.lora_A"], THETA["a.lora_A"])
 
@@ -117,7 +117,7 @@ def test_random_layouts_and_payloads_raise_wire_errors_only(text: bytes, payload
 
 @given(st.sampled_from([False, True]), st.data())
 def test_a_mutated_frame_is_an_adapter_or_a_wire_error(tabled: bool, data: st.DataObject) -> None:
-    mutated = bytearray(pack_adapter(3, "bf16", THETA, tabled=tabled))
+    mutated = bytearray(pack_adapter(3, "bf16", THETA, schema1=tabled))
     for _ in range(data.draw(st.integers(1, 4))):
         mutated[data.draw(st.integers(0, len(mutated) - 1))] = data.draw(st.integers(0, 255))
     with np.errstate(all="ignore"):

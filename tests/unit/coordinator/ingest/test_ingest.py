@@ -220,7 +220,7 @@ def test_tensors_that_do_not_fit_are_reported_with_the_update(
 def test_an_update_of_schema_1_is_accepted_in_a_run_of_schema_1_only_with_its_table(
     bench: Bench, table: tuple[TensorEntry, ...], problem: str
 ) -> None:
-    bench.ingest.start(LAYOUT, tabled=True)
+    bench.ingest.start(LAYOUT, schema1=True)
     found = process_all(bench, update_frame(layout=None, tensors=table)).event
     assert isinstance(found, UpdateArrived)
     assert problem in (found.problem.reason if found.problem else "")
