@@ -28,8 +28,8 @@ def reporting(request, channel):
     return {"sum": request["a"] + request["b"]}
 
 def waiting(request, channel):
-    Path(request["started"]).touch()
-    try:
+    try:  # first: the parent may close the child as soon as it sees the file
+        Path(request["started"]).touch()
         time.sleep(60)
     finally:
         Path(request["cleaned_up"]).touch()
