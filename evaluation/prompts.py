@@ -11,6 +11,7 @@ from learning.data.row_types import (
     LabelledText,
     Message,
     PreferencePair,
+    RatedAnswer,
     Row,
 )
 
@@ -30,7 +31,7 @@ def format_question(row: Row) -> str:
             return f"{row.instruction} {row.input}"
         case Conversation():
             return _turns_before(row.before_answer()) + row.question
-        case PreferencePair():
+        case PreferencePair() | RatedAnswer():
             earlier = () if isinstance(row.prompt, str) else row.prompt
             return _turns_before(earlier) + row.question
         case LabelledText():
@@ -54,5 +55,7 @@ def expected_answer(row: Row) -> str:
             return row.answer
         case PreferencePair():
             return row.chosen
+        case RatedAnswer():
+            return row.completion
         case LabelledText():
             return row.label

@@ -16,17 +16,19 @@ from common.protocol.fields import (
     BatchSize,
     ClassName,
     CodecName,
+    DtypeName,
     Fraction,
     LearningRate,
     LocalEpochs,
     LocalSteps,
     MaxLength,
     ObjectiveName,
+    QuantizationName,
     RowKind,
     RunName,
     list_to_tuple,
 )
-from common.protocol.tasks import DpoSettings, LearnedTurns, LoraSpec
+from common.protocol.tasks import DpoSettings, KtoSettings, LearnedTurns, LoraSpec, ModelPrecision
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -91,11 +93,20 @@ class ModelConfig(Section):
     name: Annotated[str, Field(min_length=1)] = "offline:gpt2-tiny"
     revision: str | None = None
     max_length: MaxLength = 256
+    dtype: DtypeName = "auto"
+    quantization: QuantizationName = "none"
     prompt: Annotated[str, Field(min_length=1)] = "auto"  # or "chat", "alpaca", a Jinja file
     adapter: str | None = None  # directory of an exported adapter to begin with
     lora: Annotated[
         LoraSpec | None, BeforeValidator(lambda value: None if value is False else value)
     ] = LoraSpec()
+
+    @property
+    def precision(self) -> ModelPrecision | None:
+        """How the base model is held; None for the defaults, which tasks need not carry."""
+        if (self.dtype, self.quantization) == ("auto", "none"):
+            return None
+        return ModelPrecision(dtype=self.dtype, quantization=self.quantization)
 
 
 class DataConfig(Section):
@@ -103,6 +114,7 @@ class DataConfig(Section):
 
     sft: str = "synthetic"
     va: str = "synthetic"
+    kto: str = "synthetic"
     cls: str = "synthetic"
     rows: Annotated[int, Field(ge=8)] = 1500
     labels: Annotated[tuple[ClassName, ...], BeforeValidator(list_to_tuple)] = ()
@@ -114,7 +126,7 @@ class DataConfig(Section):
     heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
 
     def source(self, kind: RowKind) -> str:
-        return {"sft": self.sft, "va": self.va, "cls": self.cls}[kind]
+        return {"sft": self.sft, "va": self.va, "kto": self.kto, "cls": self.cls}[kind]
 
 
 class PhaseConfig(Section):
@@ -133,6 +145,8 @@ class PhaseConfig(Section):
     preference_loss: Literal["sigmoid", "ipo"] = "sigmoid"
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     sft_weight: Annotated[float, Field(ge=0, le=100)] = 0.0
+    good_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    bad_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 1.0
     turns: LearnedTurns = "all"
 
@@ -151,6 +165,13 @@ class PhaseConfig(Section):
             label_smoothing=self.label_smoothing,
             sft_weight=self.sft_weight,
         )
+
+    @property
+    def kto(self) -> KtoSettings | None:
+        """The settings of learning from ratings; None for another objective."""
+        if self.objective != "kto":
+            return None
+        return KtoSettings(beta=self.beta, good_weight=self.good_weight, bad_weight=self.bad_weight)
 
     @model_validator(mode="after")
     def _one_length(self) -> PhaseConfig:
@@ -202,6 +223,12 @@ class AggregationConfig(Section):
     server_lr: PositiveFloat = 1.0
     clip: PositiveFloat = 1.5
     over_norm: Literal["clip", "reject"] = "clip"
+
+
+class EvaluationConfig(Section):
+    """[evaluation]: what measuring costs while a run trains."""
+
+    budget: Fraction = 0.15
 
 
 class CodecConfig(Section):
@@ -267,6 +294,7 @@ class FederationConfig(Section):
     ] = (PhaseConfig(),)
     schedule: ScheduleConfig = ScheduleConfig()
     aggregation: AggregationConfig = AggregationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     codec: CodecConfig = CodecConfig()
     incremental: IncrementalConfig = IncrementalConfig()
     samples: SamplesConfig = SamplesConfig()
@@ -290,6 +318,6 @@ class FederationConfig(Section):
     def _one_family(self) -> FederationConfig:
         if len({phase.objective == "classification" for phase in self.phase}) > 1:
             raise ValueError(
-                "phases of classification and of sft or dpo need different models: start two runs"
+                "classification and the other objectives need different models: start two runs"
             )
         return self

@@ -15,10 +15,12 @@ from common.protocol.fields import ObjectiveName
 from common.protocol.tasks import LoraSpec
 
 _OBJECTIVES: dict[str, tuple[ObjectiveName, ...]] = {
-    "beta": ("dpo",),
+    "beta": ("dpo", "kto"),
     "preference_loss": ("dpo",),
     "label_smoothing": ("dpo",),
     "sft_weight": ("dpo",),
+    "good_weight": ("kto",),
+    "bad_weight": ("kto",),
     "logit_adjustment": ("classification",),
     "turns": ("sft",),
 }

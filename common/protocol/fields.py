@@ -26,7 +26,10 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 MAX_LOSS = 1e4
 Loss = Annotated[float, Field(gt=0, le=MAX_LOSS, allow_inf_nan=False)]
-"""Mean loss in nats: per response token (sft), per pair (dpo) or per text (classification)."""
+"""Mean loss: per response token (sft), pair (dpo), answer (kto) or text (classification).
+
+In nats, except that of kto, which is a utility between 0 and the weight of its class.
+"""
 AttemptNumber = Annotated[int, Field(ge=1, le=10_000)]
 PhaseIndex = Annotated[int, Field(ge=0, le=1000)]
 LocalSteps = Annotated[int, Field(ge=0, le=100_000)]
@@ -42,13 +45,20 @@ RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """Id of a run. Like its name it has no dot, which separates the parts of queue names."""
 CodecName = Literal["fp32", "bf16", "int8", "int4", "topk"]
-ObjectiveName = Literal["sft", "dpo", "classification"]
-RowKind = Literal["sft", "va", "cls"]
+ObjectiveName = Literal["sft", "dpo", "kto", "classification"]
+RowKind = Literal["sft", "va", "kto", "cls"]
 """The kind of rows of a client's file, and the end of the file's name: `client_0_va.jsonl`."""
-ROW_KINDS: dict[ObjectiveName, RowKind] = {"sft": "sft", "dpo": "va", "classification": "cls"}
+ROW_KINDS: dict[ObjectiveName, RowKind] = {
+    "sft": "sft",
+    "dpo": "va",
+    "kto": "kto",
+    "classification": "cls",
+}
 """The kind of rows that an objective learns from."""
 ClassName = Annotated[str, Field(min_length=1, max_length=200)]
 ClassNames = Annotated[tuple[ClassName, ...], Field(max_length=1000)]
+DtypeName = Literal["auto", "float32", "bfloat16"]
+QuantizationName = Literal["none", "nf4", "int8"]
 TaskState = Literal["accepted", "rejected"]
 
 

@@ -13,6 +13,8 @@ from common.protocol.fields import (
     ClassNames,
     CodecName,
     Count,
+    DtypeName,
+    Fraction,
     Identifier,
     LearningRate,
     LocalEpochs,
@@ -20,6 +22,7 @@ from common.protocol.fields import (
     MaxLength,
     ObjectiveName,
     PhaseIndex,
+    QuantizationName,
     Record,
     RunId,
     Seconds,
@@ -78,6 +81,32 @@ class DpoSettings(Record):
     sft_weight: Annotated[float, Field(ge=0, le=100)] = 0.0
 
 
+class KtoSettings(Record):
+    """Settings of learning from single ratings; `learning/objectives/kto.py` has the formulas.
+
+    Attributes:
+        beta: How strongly the policy is kept close to its reference.
+        good_weight: λ_D, weight of the answers that users liked.
+        bad_weight: λ_U, weight of the others.
+    """
+
+    beta: Annotated[float, Field(gt=0, le=100)] = 0.1
+    good_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    bad_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+
+
+class ModelPrecision(Record):
+    """How the frozen weights of the base model are held, the same on every worker of a run.
+
+    Attributes:
+        dtype: `auto` is bfloat16 where training computes in it, and float32 elsewhere.
+        quantization: Of the linear layers, by bitsandbytes.
+    """
+
+    dtype: DtypeName = "auto"
+    quantization: QuantizationName = "none"
+
+
 class PromptSpec(Record):
     """How rows become text, the same on every machine of a run.
 
@@ -130,14 +159,20 @@ class TrainTask(Record):
 
     Attributes:
         lora: Shape of the adapter; None trains all parameters.
-        reference: The version with which a `dpo` phase began, its π_ref; the same for all clients.
+        reference: The version with which a `dpo` or `kto` phase began, its π_ref; the same for all
+            clients.
         labels: Class names of `classification`, in the order of the head's outputs.
         prompt: How rows become text; None, as in tasks of schema 1, is the Alpaca form.
         layout: Digest of the tensor layout that the adapter has and the update must have; None, as
             in tasks of schema 1, requests an update of schema 1.
+        precision: How the base model is held; None stands for the defaults.
+        holdout_budget: Limit of the time for measuring the holdout before and after training, as a
+            share of the training time; None measures in any case.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"prompt", "layout"})
+    added: ClassVar[frozenset[str]] = frozenset(
+        {"prompt", "layout", "precision", "holdout_budget", "kto"}
+    )
 
     task_id: Identifier
     attempt: AttemptNumber
@@ -151,10 +186,13 @@ class TrainTask(Record):
     adapter: BlobRef
     lora: LoraSpec | None
     dpo: DpoSettings | None = None
+    kto: KtoSettings | None = None
     reference: BlobRef | None = None
     labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
     prompt: PromptSpec | None = None
     layout: Sha256 | None = None
+    precision: ModelPrecision | None = None
+    holdout_budget: Fraction | None = None
     update_codec: CodecName
     seed: Count
     issued_at: Seconds

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from common.protocol.fields import (
     AttemptNumber,
@@ -37,15 +43,36 @@ TensorTable = Annotated[
 """Tensors in schema 1; `common/protocol/tensor_table.py` makes and checks it."""
 
 
+class TaskSeconds(Record):
+    """Wall-clock seconds of the parts of a task besides the steps themselves.
+
+    Attributes:
+        fetch: Base model and adapter.
+        load: Model and rows; near 0 once a worker has them in memory.
+        reference: log π_ref of the answers, for dpo and kto.
+        measure: Loss on the holdout, before and after training.
+        encode: Reading the delta out of the model, and encoding it.
+    """
+
+    fetch: Seconds = 0.0
+    load: Seconds = 0.0
+    reference: Seconds = 0.0
+    measure: Seconds = 0.0
+    encode: Seconds = 0.0
+
+
 class ContributionStats(Record):
     """Statistics that a client claims about its training; `coordinator.core.admission` checks them.
 
     Attributes:
         avg_loss: Mean over the local steps.
-        loss_before, loss_after: Loss on the client's own holdout, before and after training.
+        loss_before, loss_after: Loss on the client's own holdout, before and after training; None
+            where the task's budget was too small to measure it.
+        train_seconds: Wall-clock time of the steps.
+        seconds: Time of everything else.
         accuracy_before, accuracy_after: Share of the holdout's pairs in which the chosen answer is
-            the likelier one (dpo, relative to the reference), or of its texts that are classified
-            correctly.
+            the likelier one (dpo, relative to the reference), of its answers whose reward has the
+            right sign (kto), or of its texts that are classified correctly.
         incremental_samples: Number of items of live input that the update contains.
     """
 
@@ -53,13 +80,22 @@ class ContributionStats(Record):
     num_tokens: Count
     steps: Count
     avg_loss: Loss
-    loss_before: Loss
-    loss_after: Loss
+    loss_before: Loss | None = None
+    loss_after: Loss | None = None
     train_seconds: Seconds
     delta_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     incremental_samples: Count = 0
     accuracy_before: Fraction | None = None
     accuracy_after: Fraction | None = None
+    seconds: TaskSeconds | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `seconds` out where they are None: schema 1 has no such field."""
+        fields: dict[str, Any] = serialise(self)
+        if fields["seconds"] is None:
+            del fields["seconds"]
+        return fields
 
 
 class Update(Record):

@@ -30,7 +30,15 @@ from common.protocol.fields import (
     list_to_tuple,
 )
 from common.protocol.layout import MAX_LAYOUT_BYTES
-from common.protocol.tasks import BaseRef, BlobRef, DpoSettings, LoraSpec, PromptSpec
+from common.protocol.tasks import (
+    BaseRef,
+    BlobRef,
+    DpoSettings,
+    KtoSettings,
+    LoraSpec,
+    ModelPrecision,
+    PromptSpec,
+)
 from common.protocol.updates import ContributionStats, TensorTable
 
 
@@ -65,7 +73,7 @@ class Adapter(Record):
 class CurrentModel(Record):
     """Coordinator → site: the newest version, for inboxes and `fccl try`, which have no task."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"prompt"})
+    added: ClassVar[frozenset[str]] = frozenset({"prompt", "precision", "kto"})
 
     run: RunId
     version: Count
@@ -76,8 +84,10 @@ class CurrentModel(Record):
     lora: LoraSpec | None
     max_length: MaxLength
     dpo: DpoSettings | None = None
+    kto: KtoSettings | None = None
     labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
     prompt: PromptSpec | None = None
+    precision: ModelPrecision | None = None
 
 
 class UpdateSummary(Record):

@@ -20,7 +20,9 @@ SINGLE_CLIENT_RANGE = (0.5, 2.0)  # weight of the only client in a buffer
 
 def contribution_loss(stats: ContributionStats, source: str) -> float:
     """Return ℓ: the mean training loss (`train`) or the loss on the holdout after training."""
-    return stats.avg_loss if source == "train" else stats.loss_after
+    if source == "train" or stats.loss_after is None:  # `admission` rejects it where it is needed
+        return stats.avg_loss
+    return stats.loss_after
 
 
 def clamp_losses(losses: Sequence[float]) -> list[float]:

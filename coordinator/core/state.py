@@ -60,7 +60,7 @@ class Plan:
 
     def reference_version(self, phase: int) -> int | None:
         """Return the version that a preference phase compares with: its first base version."""
-        if phase >= len(self.phases) or self.phases[phase].objective != "dpo":
+        if phase >= len(self.phases) or self.phases[phase].objective not in ("dpo", "kto"):
             return None
         return self.phase_end(phase - 1) if phase else 0
 

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 from common.config.config import PhaseConfig
 from common.protocol.fields import CodecName
-from common.protocol.tasks import BaseRef, BlobRef, LocalTraining, LoraSpec, PromptSpec, TrainTask
+from common.protocol.tasks import (
+    BaseRef,
+    BlobRef,
+    LocalTraining,
+    LoraSpec,
+    ModelPrecision,
+    PromptSpec,
+    TrainTask,
+)
 from common.protocol.versions import CurrentModel, VersionSummary
 from coordinator.core.state import OpenTask, Plan
 
@@ -26,6 +34,7 @@ class TaskTemplate:
     Attributes:
         layout: Digest of the adapter's tensor layout; None in a run that began with schema 1. It
             keeps schema 1, so that its sites need not be upgraded before it ends.
+        holdout_budget: See `TrainTask`; None if the contribution needs the loss on the holdout.
     """
 
     run: str
@@ -37,6 +46,8 @@ class TaskTemplate:
     deadline_s: float
     prompt: PromptSpec | None = None  # of a run that does not classify
     layout: str | None = None
+    precision: ModelPrecision | None = None
+    holdout_budget: float | None = None
 
 
 def learning_rate(phase: PhaseConfig, done: int) -> float:
@@ -83,10 +94,13 @@ def task_message(
         adapter=_blob(versions[task.base_version]),
         lora=template.lora,
         dpo=phase.dpo,
+        kto=phase.kto,
         reference=None if reference is None else _blob(versions[reference]),
         labels=template.labels if phase.objective == "classification" else (),
         prompt=_prompt(template, phase),
         layout=template.layout,
+        precision=template.precision,
+        holdout_budget=template.holdout_budget,
         update_codec=template.update_codec,
         seed=task.seed,
         issued_at=now,
@@ -108,8 +122,10 @@ def current_model(plan: Plan, template: TaskTemplate, version: VersionSummary) -
         lora=template.lora,
         max_length=template.max_length,
         dpo=phase.dpo,
+        kto=phase.kto,
         labels=template.labels if phase.objective == "classification" else (),
         prompt=_prompt(template, phase),
+        precision=template.precision,
     )
 
 

@@ -12,15 +12,17 @@ from coordinator.core.state import Plan
 def federated_losses(summaries: Sequence[VersionSummary]) -> dict[int, float]:
     """Return the loss of each version on the clients' own holdouts, nats per response token.
 
-    Clients measure it before they train from the version; the mean is weighted by sample count.
-    Versions that no client has trained from are missing.
+    Clients can measure it before they train from the version; the mean is weighted by sample count.
+    Versions on which no client has measured it are missing.
     """
     total: dict[int, float] = defaultdict(float)
     count: dict[int, int] = defaultdict(int)
     for summary in summaries:
         for update in summary.updates:
-            total[update.base_version] += update.stats.num_samples * update.stats.loss_before
-            count[update.base_version] += update.stats.num_samples
+            samples, loss = update.stats.num_samples, update.stats.loss_before
+            if loss is not None:
+                total[update.base_version] += samples * loss
+                count[update.base_version] += samples
     return {version: total[version] / count[version] for version in total}
 
 

@@ -207,6 +207,8 @@ def build_plan(config: FederationConfig, rows: Mapping[str, Mapping[RowKind, int
 def _build_template(
     config: FederationConfig, meta: Mapping[str, str], base: BaseRef
 ) -> TaskTemplate:
+    layout = meta.get("layout")  # missing in runs of an earlier release
+    measures = config.aggregation.contribution_source == "holdout"
     return TaskTemplate(
         run=meta["run_id"],
         base=base,
@@ -216,7 +218,9 @@ def _build_template(
         max_length=config.model.max_length,
         update_codec=config.codec.update,
         deadline_s=config.schedule.task_deadline_s,
-        layout=meta.get("layout"),  # missing in runs of an earlier release
+        layout=layout,
+        precision=config.model.precision,
+        holdout_budget=None if layout is None or measures else config.evaluation.budget,
     )
 
 

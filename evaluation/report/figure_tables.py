@@ -142,6 +142,8 @@ def _explanation(found: KindAssessment) -> str:
                 f" {found.reference}, the reference, whose own reward accuracy is 0.5 and"
                 " margin 0: ties count half."
             )
+        case "kto":
+            raise NotImplementedError
         case "cls":
             return "Macro-F1 is the mean of the F1 of the classes that occur."
 

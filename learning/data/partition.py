@@ -21,6 +21,7 @@ from learning.data.row_types import (
     LabelledText,
     Message,
     PreferencePair,
+    RatedAnswer,
     Row,
 )
 
@@ -69,7 +70,7 @@ def _question(row: Row) -> str:
             return row.text
         case Conversation():
             return _user_texts(row.messages)
-        case PreferencePair():
+        case PreferencePair() | RatedAnswer():
             return row.prompt if isinstance(row.prompt, str) else _user_texts(row.prompt)
 
 
@@ -83,6 +84,8 @@ def _measured_text(row: Row) -> str:
     if isinstance(row, Conversation):
         answers = [turn for turn in row.messages if turn.role == "assistant"]
         return "".join(turn.content + turn.tool_calls for turn in answers)
+    if isinstance(row, RatedAnswer):
+        return row.completion
     return row.chosen if isinstance(row, PreferencePair) else row.text
 
 

@@ -1,4 +1,4 @@
-"""Rows that a federation learns from: four types of three kinds.
+"""Rows that a federation learns from: five types of four kinds.
 
 `learning.data.row_parser` makes them from records of a file or a hub data set,
 `learning.data.shards` partitions them over the clients, and an objective of
@@ -82,6 +82,22 @@ class PreferencePair:
 
 
 @dataclass(frozen=True)
+class RatedAnswer:
+    """An answer that its reader liked or not: a row of KTO (kind `kto`)."""
+
+    prompt: str | tuple[Message, ...]  # a turn of the user, or all turns before the answer
+    completion: str
+    good: bool
+    topic: str = ""  # label to partition by; empty where the data has none
+    tools: str = ""  # JSON list of the tools' definitions; or empty
+
+    @property
+    def question(self) -> str:
+        """The text of the last turn before the answer."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[-1].content
+
+
+@dataclass(frozen=True)
 class LabelledText:
     """A text and its class: a row of classification (kind `cls`)."""
 
@@ -89,4 +105,4 @@ class LabelledText:
     label: str  # name of the class, by which a partition is also skewed
 
 
-Row = Instruction | Conversation | PreferencePair | LabelledText
+Row = Instruction | Conversation | PreferencePair | RatedAnswer | LabelledText

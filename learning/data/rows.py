@@ -212,6 +212,8 @@ def _row(
             return row_parser.parse_instruction(record, columns, on_omission)
         case "va":
             return preference_parser.parse_preference(record, columns, on_omission)
+        case "kto":
+            raise NotImplementedError
         case "cls":
             return row_parser.parse_labelled_text(record, columns, labels)
 

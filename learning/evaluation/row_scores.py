@@ -66,6 +66,8 @@ def make_scorer(
             return RowScorer(kind, objective, _text_scores, _text_metrics)
         case "va":
             return RowScorer(kind, objective, _pair_scores, _PairMetrics(settings or DpoSettings()))
+        case "kto":
+            raise NotImplementedError
         case "cls":
             return RowScorer(kind, objective, _class_scores, _ClassMetrics(len(labels)))
 

@@ -33,9 +33,13 @@ class Objective:
 
     Attributes:
         encode: (tokenizer, rows, max_length) → the examples that fit, and counts of the others.
-        collate: Examples → a padded batch on a device.
-        loss: (model, batch) → (scalar loss with gradient, figures to report).
+        collate: (examples, device, whole) → a padded batch. `whole` has all examples of the batch
+            that these are a part of; None if they are all.
+        loss: (model, batch) → (scalar loss with gradient, figures to report). The losses of the
+            parts of a batch add up to the loss of the whole.
         measure: (model, examples, autocast=…) → loss and accuracy, without dropout.
+        prepare_batch: (model, all examples of a batch, micro-batch size) → the same examples, with
+            what depends on the batch as a whole. Called before the batch is split.
         dropout: Whether a model trains with its dropout. Not against a reference, which has none:
             the difference of their log-probabilities would be noise.
         eps: ε of AdamW. Gradients well below it move a weight in proportion, not at full speed.
@@ -45,6 +49,9 @@ class Objective:
     collate: Callable[..., Any]
     loss: Callable[[Any, Any], Any]
     measure: Callable[..., Measurement]
+    prepare_batch: Callable[[torch.nn.Module, Sequence[Any], int], Sequence[Any]] = (
+        lambda model, examples, size: examples
+    )
     dropout: bool = True
     eps: float = 1e-8
 
@@ -77,6 +84,8 @@ def make_objective(
                 preference.measure,
                 dropout=False,
             )
+        case "kto":
+            raise NotImplementedError
         case "classification":
             classes = classification.ClassEncoder(labels)
             return Objective(

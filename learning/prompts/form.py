@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from common.errors import ModelError
 from common.protocol.tasks import PromptSpec
-from learning.data.row_types import Conversation, Instruction, PreferencePair
+from learning.data.row_types import Conversation, Instruction, PreferencePair, RatedAnswer
 from learning.prompts import alpaca
 from learning.prompts.control_text import ControlText, MarkedText, Spans
 from learning.prompts.messages import (
@@ -27,6 +27,7 @@ from learning.prompts.messages import (
     PromptRow,
     TemplateError,
     chat_of,
+    chat_of_rated,
     chats_of_pair,
     prompt_of,
 )
@@ -167,10 +168,17 @@ class PromptForm:
         self, pairs: Sequence[PreferencePair]
     ) -> list[tuple[EncodedText | str, EncodedText | str]]:
         """Return the tokens of both chats of each pair, chosen and rejected, as `encode` does."""
-        chats = [chat for pair in pairs for chat in chats_of_pair(pair)]
-        texts = self._tokenised([self._rendered(self._last, chat, None) for chat in chats])
-        found = [each if isinstance(each, str) else replace(each, is_pair=True) for each in texts]
+        found = self._answered([chat for pair in pairs for chat in chats_of_pair(pair)])
         return list(zip(found[::2], found[1::2], strict=True))
+
+    def encode_rated(self, rows: Sequence[RatedAnswer]) -> list[EncodedText | str]:
+        """Return the tokens of each rated answer with its prompt, as `encode` does."""
+        return self._answered([chat_of_rated(row) for row in rows])
+
+    def _answered(self, chats: Sequence[Chat]) -> list[EncodedText | str]:
+        """Return the tokens of chats of which the last answer is judged as a whole."""
+        texts = self._tokenised([self._rendered(self._last, chat, None) for chat in chats])
+        return [each if isinstance(each, str) else replace(each, is_pair=True) for each in texts]
 
     def prompt_ids(self, row: PromptRow) -> list[int]:
         """Return the ids of a row up to the beginning of its last answer.
@@ -178,7 +186,7 @@ class PromptForm:
         Raises:
             ModelError: The template refuses the row's turns.
         """
-        renderer = self._last if isinstance(row, PreferencePair) else self._all
+        renderer = self._last if isinstance(row, PreferencePair | RatedAnswer) else self._all
         before = prompt_of(row)
         chat = Chat((*before.turns, {"role": "assistant", "content": _PROBE}), before.tools)
         fit = self._fit(renderer, chat)

@@ -14,7 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from learning.data.row_types import Conversation, Instruction, Message, PreferencePair
+from learning.data.row_types import (
+    Conversation,
+    Instruction,
+    Message,
+    PreferencePair,
+    RatedAnswer,
+)
 from learning.prompts.alpaca import split_task
 
 Turn = Mapping[str, Any]
@@ -45,7 +51,7 @@ class Chat:
         return self.before(self.answers()[-1] + 1)
 
 
-PromptRow = Instruction | Conversation | PreferencePair
+PromptRow = Instruction | Conversation | PreferencePair | RatedAnswer
 """A row whose answers a causal model learns."""
 
 
@@ -62,20 +68,29 @@ def chat_of(row: Instruction | Conversation) -> Chat:
 
 def chats_of_pair(row: PreferencePair) -> tuple[Chat, Chat]:
     """Return the turns of a preference pair, with the chosen and with the rejected answer."""
-    answers = (row.chosen, row.rejected)
+    return _answered(row, row.chosen), _answered(row, row.rejected)
+
+
+def chat_of_rated(row: RatedAnswer) -> Chat:
+    """Return the turns of a rated answer."""
+    return _answered(row, row.completion)
+
+
+def _answered(row: PreferencePair | RatedAnswer, answer: str) -> Chat:
     if isinstance(row.prompt, str):
-        before: tuple[Turn, ...] = (_task(row.prompt, ""),)
-        answers = (row.chosen.strip(), row.rejected.strip())
-    else:
-        before = tuple(map(_turn, row.prompt))
-    tools = _tools(row.tools)
-    chosen, rejected = (Chat((*before, _said("assistant", each)), tools) for each in answers)
-    return chosen, rejected
+        return Chat((_task(row.prompt, ""), _said("assistant", answer.strip())), _tools(row.tools))
+    return Chat((*map(_turn, row.prompt), _said("assistant", answer)), _tools(row.tools))
 
 
 def prompt_of(row: PromptRow) -> Chat:
     """Return the turns of a row before its last answer."""
-    chat = chats_of_pair(row)[0] if isinstance(row, PreferencePair) else chat_of(row)
+    match row:
+        case PreferencePair():
+            chat = chats_of_pair(row)[0]
+        case RatedAnswer():
+            chat = chat_of_rated(row)
+        case _:
+            chat = chat_of(row)
     return chat.before(chat.answers()[-1])
 
 

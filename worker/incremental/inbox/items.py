@@ -122,6 +122,8 @@ class Item:
                 return PreferencePair(self.messages, *answers, tools=tools)
             case "va":
                 return PreferencePair(**fields)
+            case "kto":
+                raise NotImplementedError
             case "sft" if MESSAGES in fields:
                 return Conversation(self.messages, tools)
             case "sft":
@@ -136,6 +138,8 @@ class Item:
             case "va":
                 asked = _transcript(self.messages) or self.fields["prompt"]
                 return asked, self.fields["chosen"]
+            case "kto":
+                raise NotImplementedError
             case "sft" if turns := self.messages:
                 return _transcript(turns[:-1]), turns[-1].content or turns[-1].tool_calls
             case "sft":
@@ -276,6 +280,8 @@ def _row(kind: RowKind, record: Mapping[str, object]) -> tuple[RowKind, dict[str
             if len(pair.prompt) == 1 and pair.prompt[0].role == "user" and not pair.tools:
                 return kind, {"prompt": pair.prompt[0].content, **answers}
             return kind, {**_message_fields(pair.prompt, pair.tools), **answers}
+        case "kto":
+            raise NotImplementedError
         case "cls":
             row = parse_labelled_text(record, {})
             return kind, {"text": row.text, "label": row.label}
