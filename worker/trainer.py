@@ -21,6 +21,7 @@ from common.protocol.tensors import Tensors
 from common.protocol.updates import ContributionStats
 from learning.models import lora
 from learning.models.lora import AdaptedModel
+from learning.models.precision import FLOAT32, WeightFormat
 from learning.objectives import classification, dpo, registry
 from learning.training import loop
 from learning.training.loop import StepReport
@@ -84,7 +85,9 @@ class Trainer:
             DataError: The client's rows are not here.
             ModelError: The model does not fit, or training diverged.
         """
-        loaded = self._models.load(task.objective, base, task.base.digest, task.lora, task.labels)
+        loaded = self._models.load(
+            task.objective, base, task.base.digest, task.lora, task.labels, task.precision
+        )
         objective = registry.make_objective(
             task.objective, task.dpo, task.labels, prompt=task.prompt
         )
@@ -94,7 +97,8 @@ class Trainer:
             more = objective.encode(loaded.tokenizer, start.learned, length).examples
             shard = replace(shard, train=[*shard.train, *more])
         if task.reference is not None:
-            shard = self._with_references(loaded.model, shard, task.reference.sha256, references)
+            version = f"{task.reference.sha256}{self._weights_key(loaded.weights)}"
+            shard = self._with_references(loaded.model, shard, version, references)
         if task.objective == "classification":
             shard = _with_logit_adjustment(shard, task)
         lora.write_adapter(loaded.model, adapter)
@@ -131,6 +135,11 @@ class Trainer:
             incremental_samples=start.samples,
         )
         return TrainedTask(delta, stats)
+
+    def _weights_key(self, weights: WeightFormat) -> str:
+        """Return what the values of a reference depend on, besides its version, on this machine."""
+        autocast = " under autocast" if self._compute.autocast else ""
+        return "" if weights == FLOAT32 and not autocast else f" {weights.describe()}{autocast}"
 
     def _with_references(
         self, model: AdaptedModel, shard: TokenisedShard, version: str, references: References
