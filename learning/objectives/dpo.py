@@ -21,7 +21,8 @@ from transformers import PreTrainedTokenizerBase
 
 from common.protocol.tasks import DpoSettings, PromptSpec
 from learning.data.row_types import PreferencePair
-from learning.evaluation.measurement import BATCH, Measurement, evaluation_mode
+from learning.evaluation.inference import row_nats
+from learning.evaluation.measurement import Measurement, evaluation_mode
 from learning.objectives.sft import token_nats
 from learning.objectives.tokens import (
     NO_ROOM,
@@ -135,17 +136,9 @@ def log_probabilities(
     model: torch.nn.Module, pairs: Sequence[TokenisedPair], *, autocast: bool = False
 ) -> list[tuple[float, float]]:
     """Return log π(answer | prompt) of chosen and rejected, summed over tokens, in nats."""
-    device = next(model.parameters()).device
-    order = batches.length_order(pairs)
-    sums: list[tuple[float, float]] = [(0.0, 0.0)] * len(pairs)
-    done = 0
-    with evaluation_mode(model, autocast=autocast), fast_path(model, autocast=autocast):
-        for batch in batches.sorted_batches(pairs, BATCH // 2, partial(collate, device=device)):
-            values = _sums(model, batch.rows)[0].view(2, -1).T.tolist()
-            for place, (chosen, rejected) in zip(order[done:], values, strict=False):
-                sums[place] = (chosen, rejected)
-            done += batch.size
-    return sums
+    answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    nats = row_nats(model, answers, autocast=autocast)
+    return [(-chosen, -rejected) for chosen, rejected in zip(nats[::2], nats[1::2], strict=True)]
 
 
 def with_reference(
@@ -218,8 +211,9 @@ class DpoObjective:
         """
         device = next(model.parameters()).device
         loss = right = 0.0
-        with evaluation_mode(model, autocast=autocast):
-            for batch in batches.sorted_batches(pairs, BATCH // 2, partial(collate, device=device)):
+        tokens = batches.EVALUATION_TOKENS // 2  # a pair has two rows
+        with evaluation_mode(model, autocast=autocast), fast_path(model, autocast=autocast):
+            for batch in batches.sorted_batches(pairs, partial(collate, device=device), tokens):
                 value, figures = self.loss(model, batch)
                 loss += float(value) * batch.size
                 right += figures["accuracy"] * batch.size

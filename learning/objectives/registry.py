@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from common.protocol.fields import ObjectiveName
 from common.protocol.tasks import DpoSettings, PromptSpec
 from learning.evaluation.inference import evaluate
-from learning.evaluation.measurement import BATCH, Measurement
+from learning.evaluation.measurement import Measurement
 from learning.objectives import classification, dpo, tokens
 from learning.objectives.sft import sft_loss
 from learning.objectives.tokens import EncodedRows, TokenisedExample
@@ -100,4 +100,4 @@ def make_objective(
 def _measure_sft(
     model: torch.nn.Module, examples: Sequence[TokenisedExample], *, autocast: bool = False
 ) -> Measurement:
-    return Measurement(evaluate(model, examples, BATCH, autocast=autocast).values["nats_per_token"])
+    return Measurement(evaluate(model, examples, autocast=autocast).values["nats_per_token"])
