@@ -60,6 +60,7 @@ class TextBatch:
     labels: torch.Tensor
     offsets: torch.Tensor
     tokens: int
+    whole_size: int  # texts of the whole batch, if this is a part of one
 
     @property
     def size(self) -> int:
@@ -103,8 +104,15 @@ class ClassEncoder:
         )
 
 
-def collate(texts: Sequence[TokenisedText], device: torch.device | None = None) -> TextBatch:
-    """Pad texts to the longest of them."""
+def collate(
+    texts: Sequence[TokenisedText],
+    device: torch.device | None = None,
+    whole: Sequence[TokenisedText] | None = None,
+) -> TextBatch:
+    """Pad texts to the longest of them.
+
+    `whole` has all texts of the batch that these are a part of; None if they are all.
+    """
     ids, mask = pad([text.input_ids for text in texts])
     labels = torch.tensor([text.label for text in texts])
     offsets = torch.tensor([text.offsets for text in texts])
@@ -114,6 +122,7 @@ def collate(texts: Sequence[TokenisedText], device: torch.device | None = None) 
         labels.to(device),
         offsets.to(device),
         sum(text.length for text in texts),
+        len(whole or texts),
     )
 
 
@@ -138,6 +147,8 @@ def loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Return the mean cross-entropy of logits with their offsets.
 
+    The mean is over the texts of the whole batch that this may be a part of.
+
     With smoothing ε the target is 1 − ε + ε/C for the true class and ε/C for each other one.
 
     Returns:
@@ -148,8 +159,8 @@ def loss(
     right = (logits.detach().argmax(-1) == batch.labels).float().mean()
     if batch.offsets.shape[1]:
         logits = logits + batch.offsets
-    nats = cross_entropy(logits, batch.labels, label_smoothing=smoothing)
-    return nats, {"accuracy": float(right)}
+    nats = cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=smoothing)
+    return nats / batch.whole_size, {"accuracy": float(right)}
 
 
 @dataclass(frozen=True)

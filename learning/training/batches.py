@@ -70,17 +70,25 @@ class TokenBatch:
     labels: torch.Tensor  # token ids to learn, `IGNORED` elsewhere; not shifted
     tokens: int  # that are not padding
     target_count: int  # positions to learn
+    whole_target_count: int  # of the whole batch, if this is a part of one
 
     @property
     def size(self) -> int:
         return self.input_ids.shape[0]
 
 
-def collate(examples: Sequence[TokenisedExample], device: torch.device | None = None) -> TokenBatch:
+def collate(
+    examples: Sequence[TokenisedExample],
+    device: torch.device | None = None,
+    whole: Sequence[TokenisedExample] | None = None,
+) -> TokenBatch:
     """Pad examples to the longest of them, rounded up to a multiple of `WIDTH_MULTIPLE`.
 
     No padding token is needed: padding to the right of a causal model's tokens changes nothing, and
     it is masked.
+
+    Args:
+        whole: All examples of the batch that these are a part of; None if they are all.
     """
     ids, mask = pad([e.input_ids for e in examples])
     labels = [e.labels + (IGNORED,) * (ids.shape[1] - len(e.labels)) for e in examples]
@@ -90,6 +98,7 @@ def collate(examples: Sequence[TokenisedExample], device: torch.device | None = 
         torch.tensor(labels, device=device),
         sum(len(e.input_ids) for e in examples),
         sum(e.target_count for e in examples),
+        sum(e.target_count for e in (whole or examples)),
     )
 
 
@@ -110,16 +119,16 @@ def batches_per_epoch(n: int, batch_size: int) -> int:
     return -(-n // batch_size)
 
 
-def shuffled_batches(
-    examples: Sequence[E], batch_size: int, seed: int, collate: Callable[[Sequence[E]], B]
-) -> Iterator[B]:
-    """Yield batches without end; each pass holds every example once, in an order of its own.
+def shuffled_batches(examples: Sequence[E], batch_size: int, seed: int) -> Iterator[list[E]]:
+    """Yield the examples of batches without end; each pass holds every example once.
+
+    Each pass has an order of its own.
 
     The batches of a pass have nearly equal sizes, at most `batch_size`: a pass of 17 examples in
     batches of 16 is 9 and 8, since a batch of one would weigh its example 16-fold.
     """
     for chosen in shuffled_indexes([e.length for e in examples], batch_size, seed):
-        yield collate([examples[i] for i in chosen])
+        yield [examples[i] for i in chosen]
 
 
 def shuffled_indexes(lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[list[int]]:

@@ -111,7 +111,7 @@ def test_the_base_is_measured_without_an_adapters_effect(
     causal: Evaluator, found: Assessment
 ) -> None:
     rows = causal.build_set("sft", 3, FEW)
-    alone = evaluate(tiny_model(), [rows.examples[i] for i in rows.indexes([HELDOUT])], 4)
+    alone = evaluate(tiny_model(), [rows.examples[i] for i in rows.indexes([HELDOUT])])
     values = [figures.values["nats_per_token"] for figures in found.kinds[0].heldout]
     assert values[0] == pytest.approx(alone.values["nats_per_token"], rel=1e-5)
     assert values[1] != values[0] and values[2] != values[1]
