@@ -25,7 +25,6 @@ from learning.data.row_types import LabelledText, Row
 from learning.evaluation import row_scores
 from learning.evaluation.generation import generate
 from learning.evaluation.inference import class_answers
-from learning.evaluation.measurement import BATCH
 from learning.evaluation.metrics import EvalMetrics
 from learning.evaluation.row_scores import RowScorer, Scores
 from learning.models import lora
@@ -157,7 +156,7 @@ class Evaluator:
 
     def classify(self, rows: EvaluationRows) -> list[tuple[int, float]]:
         """Return the likeliest class of each row, with its probability."""
-        return class_answers(self.model, rows.examples, BATCH)
+        return class_answers(self.model, rows.examples)
 
     def build_set(self, kind: RowKind, version: int, limits: EvaluationLimits) -> EvaluationRows:
         """Return the held-out rows of a kind with each client's validation rows."""

@@ -109,6 +109,6 @@ class Predictor:
             return Prediction(model.version, local, answer)
         row = LabelledText(text, model.labels[0])  # any class will do: it is not used
         encoded = ClassEncoder(model.labels).encode(loaded.tokenizer, [row], model.max_length)
-        [found] = class_probabilities(loaded.model, encoded.examples, 1)
+        [found] = class_probabilities(loaded.model, encoded.examples)
         ordered = sorted(zip(model.labels, found, strict=True), key=lambda pair: -pair[1])
         return Prediction(model.version, local, ordered[0][0], dict(ordered))
