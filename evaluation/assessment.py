@@ -8,7 +8,7 @@ row once per version.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,6 +22,7 @@ from learning.evaluation.inference import unigram_entropy
 from learning.evaluation.metrics import EvalMetrics
 from learning.evaluation.row_scores import Scores
 from learning.objectives.tokens import TokenisedExample
+from learning.progress import ProgressCallback, ignore_progress
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class KindAssessment:
     unigram: float | None = None
     reference: int | None = None  # for va: the version with which rewards are compared
     beta: float | None = None  # for va: β of the rewards
+    available: int = 0  # rows that fit the model, of which a sample was evaluated
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,12 @@ class Assessment:
     labels: tuple[str, ...]  # class names of a run that classifies
 
 
-def assess(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Assessment:
+def assess(
+    evaluator: Evaluator,
+    version: int,
+    limits: EvaluationLimits,
+    on_progress: ProgressCallback = ignore_progress,
+) -> Assessment:
     """Evaluate a version.
 
     Raises:
@@ -84,14 +91,17 @@ def assess(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Asse
     run = evaluator.run
     newest = run.tensors(version)  # first: a running coordinator may remove it soon
     sets = [evaluator.build_set(kind, version, limits) for kind in run.config.kinds]
-    rows = _rows_to_answer(sets, limits.samples)
     subjects = choose_versions(run.config.phase, version, first_title(run))
+    recorded = _recorded_answers(run, subjects, limits.samples) if limits.recorded else ()
+    rows = [] if recorded else _rows_to_answer(sets, limits.samples)
+    progress = _RowProgress(on_progress, len(subjects), sum(len(each.rows) for each in sets))
     scores: dict[int, list[Scores]] = {}
     answers: list[Sequence[str]] = []
     for subject in subjects:
         tensors = newest if subject.version == version else run.tensors(subject.version)
         evaluator.load_tensors(tensors)
-        scores[subject.version] = [evaluator.score(each) for each in sets]
+        on_rows = progress.begin(subject.version)
+        scores[subject.version] = [evaluator.score(each, on_rows) for each in sets]
         answers.append(evaluator.generate(rows, limits.new_tokens))
     by_set = [[scores[subject.version][i] for subject in subjects] for i in range(len(sets))]
     return Assessment(
@@ -101,6 +111,7 @@ def assess(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Asse
             _assess_kind(each, by_set[i], scores[each.reference][i]) for i, each in enumerate(sets)
         ),
         samples=(
+            *recorded,
             *(_answered_row(row, [each[i] for each in answers]) for i, row in enumerate(rows)),
             *_classified_rows(sets, by_set, limits.samples, run.labels),
         ),
@@ -147,6 +158,46 @@ def _assess_kind(
         unigram=unigram_entropy(heldout) if rows.kind == "sft" and heldout else None,
         reference=rows.reference if rows.kind == "va" else None,
         beta=rows.beta,
+        available=rows.available,
+    )
+
+
+class _RowProgress:
+    """Progress over the rows of all versions."""
+
+    def __init__(self, on_progress: ProgressCallback, versions: int, rows: int) -> None:
+        self._on_progress, self._rows, self._total = on_progress, rows, max(1, versions * rows)
+        self._done = 0
+
+    def begin(self, version: int) -> Callable[[int], None]:
+        """Return the callback for the rows of a version that are done."""
+        message = f"evaluating version {version} on {self._rows} rows"
+
+        def on_rows(count: int) -> None:
+            self._done += count
+            self._on_progress(message, self._done / self._total)
+
+        on_rows(0)
+        return on_rows
+
+
+def _recorded_answers(
+    run: RecordedRun, subjects: Sequence[EvaluatedVersion], count: int
+) -> tuple[AnsweredRow, ...]:
+    """Return rows that every one of the versions has answered during the run."""
+    texts = [sample for sample in run.samples if sample.kind != "cls"]
+    answers = {(sample.asked, sample.version): sample.answer for sample in texts}
+    expected = {sample.asked: sample.expected for sample in texts}
+    complete = [
+        asked for asked in expected if all((asked, one.version) in answers for one in subjects)
+    ]
+    return tuple(
+        AnsweredRow(
+            format_line(asked),
+            format_line(expected[asked]),
+            tuple(format_line(answers[asked, one.version]) for one in subjects),
+        )
+        for asked in complete[:count]
     )
 
 

@@ -14,6 +14,7 @@ from common.protocol.fields import RowKind
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationRows, Evaluator
 from learning.evaluation.metrics import EvalMetrics
+from learning.progress import ProgressCallback, ignore_progress
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def compare(
     other: Evaluator,
     other_version: int,
     limits: EvaluationLimits,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> Comparison:
     """Evaluate two versions on the first run's held-out rows.
 
@@ -84,7 +86,11 @@ def compare(
     one, two = evaluator.run, other.run
     check_comparable(one, two)
     pair = ((evaluator, version), (other, other_version))
-    kinds = tuple(_compare_kind(kind, pair, limits) for kind in one.config.kinds)
+    found = []
+    for done, kind in enumerate(one.config.kinds):
+        on_progress(f"comparing both runs on {kind} rows", done / len(one.config.kinds))
+        found.append(_compare_kind(kind, pair, limits))
+    kinds = tuple(found)
     same_name = one.config.run.name == two.config.run.name
     by_path = same_name and one.directory.resolve() != two.directory.resolve()
     sides = (_side(one, version, by_path=by_path), _side(two, other_version, by_path=by_path))

@@ -7,8 +7,8 @@ on which rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +32,13 @@ from learning.models.adapted import AdapterModel, load_adapted
 from learning.models.lora import AdaptedModel
 from learning.models.precision import weight_format
 from learning.prompts.form import prompt_form
+from learning.training.batches import EVALUATION_TOKENS
 from learning.training.device import Compute
+
+
+def _ignore(rows: int) -> None:
+    pass
+
 
 HELDOUT = ""
 """The owner of held-out rows, among the names of clients."""
@@ -47,14 +53,21 @@ class EvaluationLimits:
     client: Mapping[RowKind, int]  # validation rows of each client and kind
     samples: int = 3  # rows whose answers or classes are shown
     new_tokens: int = 30  # per answer
+    tokens: int | None = None  # of all rows together, for each version; None: no limit
+    recorded: bool = False  # show the answers that versions gave during the run, if there are any
 
 
 FULL_LIMITS = EvaluationLimits(
     heldout=dict.fromkeys(("sft", "va", "cls"), splits.MAX_HELDOUT),
     client={"sft": 50, "va": 50, "cls": 200},
     new_tokens=40,
+    recorded=True,
 )
-"""Limits of the report at the end of a run: every held-out row."""
+"""Limits of the report at the end of a run: every held-out row, but see `report_limits`."""
+_WORK = {"cpu": 2e12, "cuda": 2e14}
+"""Parameters × tokens of a report, for each version: about 20 seconds on two cores."""
+_LEAST_TOKENS = 4096  # so that figures of a large model mean something, too
+_PART_TOKENS = 4 * EVALUATION_TOKENS  # scored between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,7 @@ class EvaluationRows:
     clients: tuple[str, ...]  # including those without rows
     reference: int  # the version with which rewards are compared
     beta: float | None  # β of the rewards
+    available: int = 0  # rows that fit, of which these are a sample
 
     @property
     def kind(self) -> RowKind:
@@ -81,6 +95,28 @@ class EvaluationRows:
     def sample_indexes(self, count: int) -> list[int]:
         """Return the indexes of at most `count` held-out rows, spread evenly."""
         return pick_evenly(self.indexes([HELDOUT]), count)
+
+    def costs(self) -> list[int]:
+        """Return the number of tokens that the model reads for each row."""
+        answers = self.scorer.objective.answers
+        return [sum(a.length for a in answers(e)) or e.length for e in self.examples]
+
+    def thinned(self, tokens: int) -> EvaluationRows:
+        """Return a sample that costs at most about `tokens`: the same share of each owner's rows.
+
+        Each owner keeps one row at least.
+        """
+        share = min(1.0, tokens / max(1, sum(self.costs())))
+        kept: list[int] = []
+        for owner in dict.fromkeys(self.owners):
+            own = self.indexes([owner])
+            kept += pick_evenly(own, max(1, int(share * len(own))))
+        return replace(
+            self,
+            rows=[self.rows[i] for i in kept],
+            examples=[self.examples[i] for i in kept],
+            owners=[self.owners[i] for i in kept],
+        )
 
     def metrics(self, owners: Iterable[str], scores: Scores, reference: Scores) -> EvalMetrics:
         """Return the metrics over all rows of these owners together."""
@@ -108,8 +144,8 @@ class Evaluator:
     ) -> None:
         """Store the arguments; `precision` replaces that of the run."""
         self.run = run
+        self.compute = compute
         self._base_path = base_path
-        self._compute = compute
         self._precision = precision or run.config.model.precision
 
     @cached_property
@@ -119,9 +155,9 @@ class Evaluator:
             config.phase[0].objective,
             self._base_path,
             self.run.labels,
-            self._compute.device,
+            self.compute.device,
             config.model.lora,
-            weight_format(self._precision, autocast=self._compute.autocast),
+            weight_format(self._precision, autocast=self.compute.autocast),
         )
 
     @property
@@ -137,8 +173,26 @@ class Evaluator:
         lora.write_adapter(self.model, tensors)
         self.model.eval()
 
-    def score(self, rows: EvaluationRows) -> Scores:
-        return rows.scorer.score(self.model, rows.examples)
+    def report_limits(self) -> EvaluationLimits:
+        """Return the limits of the final report, with one on tokens that follows from the model.
+
+        It depends on the size of the model and the kind of device alone, so that a report made
+        again has the same rows.
+        """
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        tokens = int(_WORK.get(self.compute.device.type, _WORK["cuda"]) / parameters)
+        return replace(FULL_LIMITS, tokens=max(_LEAST_TOKENS, tokens))
+
+    def score(self, rows: EvaluationRows, on_rows: Callable[[int], None] = _ignore) -> Scores:
+        """Return the score of each row; `on_rows` is called with the number of rows just done."""
+        scores: list[Any] = [None] * len(rows.examples)
+        for part in _parts(rows.costs()):
+            examples = [rows.examples[i] for i in part]
+            found = rows.scorer.score(self.model, examples, autocast=self.compute.autocast)
+            for i, score in zip(part, found, strict=True):
+                scores[i] = score
+            on_rows(len(part))
+        return scores
 
     def generate(
         self, rows: Sequence[Row], new_tokens: int, stopped: Callable[[], bool] = lambda: False
@@ -166,7 +220,10 @@ class Evaluator:
                 validation = splits.split_rows(rows_of.read(kind, shard.path).rows).validation
                 sets[shard.client_id] = pick_evenly(validation, limits.client[kind])
         rows = [(name, row) for name, own in sets.items() for row in own]
-        return self.encode(kind, version, rows, tuple(name for name in sets if name != HELDOUT))
+        found = self.encode(kind, version, rows, tuple(name for name in sets if name != HELDOUT))
+        if limits.tokens is None:
+            return found
+        return found.thinned(limits.tokens // len(self.run.config.kinds))
 
     def heldout_rows(self, kind: RowKind, count: int) -> list[Row]:
         """Return at most `count` held-out rows of a kind, spread evenly."""
@@ -193,6 +250,7 @@ class Evaluator:
             rows=[rows[i][1] for i in encoded.kept],
             examples=encoded.examples,
             owners=[rows[i][0] for i in encoded.kept],
+            available=len(encoded.kept),
             clients=clients,
             reference=reference if kind == "va" else 0,
             beta=phase.beta if phase and kind == "va" else None,
@@ -214,6 +272,20 @@ def find_reward_reference(
             reference, dpo = start, phase
         start += phase.versions
     return reference, dpo
+
+
+def _parts(costs: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the indexes of rows of similar lengths, of about `_PART_TOKENS` tokens each."""
+    part: list[int] = []
+    tokens = 0
+    for i in sorted(range(len(costs)), key=costs.__getitem__):
+        part.append(i)
+        tokens += costs[i]
+        if tokens >= _PART_TOKENS:
+            yield part
+            part, tokens = [], 0
+    if part:
+        yield part
 
 
 def pick_evenly(rows: Sequence[T], count: int) -> list[T]:

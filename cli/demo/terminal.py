@@ -67,6 +67,7 @@ class _DemoSession:
         self._error: ChildMessage | None = None
         self._screen_open = False  # nothing may be printed meanwhile
         self._held_back: list[ChildMessage] = []  # to print once the screen is closed
+        self._progress = ""  # of the report that is being written
         self._stopping = False
         self._left = False  # the user has left the screen
 
@@ -96,7 +97,9 @@ class _DemoSession:
             return DemoStatus(close=True)
         if over:
             return DemoStatus("note", f"{self._summary}; press q to leave", over=True)
-        return DemoStatus("warning", STOPPING) if self._stopping else DemoStatus()
+        if self._stopping:
+            return DemoStatus("warning", STOPPING)
+        return DemoStatus("note", self._progress) if self._progress else DemoStatus()
 
     def stop(self) -> None:
         """End the run cleanly, the second time at once; close the screen of a finished run."""
@@ -132,6 +135,10 @@ class _DemoSession:
                 self._error = self._error or message
             case MessageKind.EVENT if self._screen_open:
                 pass  # the screen shows it
+            case MessageKind.PROGRESS if self._screen_open:
+                self._progress = f"{message.text}: {float(message.fields['progress']):.0%}"
+            case MessageKind.PROGRESS_END if self._screen_open:
+                self._progress = ""
             case _ if self._screen_open:
                 self._held_back.append(message)
             case _:

@@ -36,6 +36,7 @@ class Evaluation:
     samples: int  # held-out rows to answer
     new_tokens: int  # per answer
     other: RecordedRun | None  # the run to compare with
+    precise: bool = False  # compute in float32
 
 
 @click.command()
@@ -68,6 +69,11 @@ class Evaluation:
     help="Compare with the newest version of RUN2 on the same rows.",
 )
 @click.option(
+    "--precise",
+    is_flag=True,
+    help="Compute in float32, also where training computes in bfloat16.",
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else."
 )
 @click.option(
@@ -97,6 +103,7 @@ def command(
     gen_samples: int,
     gen_tokens: int,
     other: Path | None,
+    precise: bool,
     as_json: bool,
     out: Path | None,
     incremental: bool,
@@ -124,6 +131,7 @@ def command(
         samples=gen_samples,
         new_tokens=gen_tokens,
         other=None if other is None else read_run(other),
+        precise=precise,
     )
     sys.exit(run_evaluation(evaluation, out or directory / "report", as_json))
 
@@ -149,9 +157,10 @@ def run_evaluation(evaluation: Evaluation, out: Path, as_json: bool) -> int:
     The report is printed before it is written: it took minutes, and the folder may be read-only.
     """
     from evaluation.report import files
+    from learning.progress import ignore_progress
 
     output = Output(plain=False)
-    report = evaluate(evaluation, _ignore_progress if as_json else output.progress)
+    report = evaluate(evaluation, ignore_progress if as_json else output.progress)
     output.end_progress()
     if as_json:
         click.echo(json.dumps(files.build_fields(report, history=False), indent=1))
@@ -177,12 +186,15 @@ def evaluate(evaluation: Evaluation, on_progress: ProgressCallback) -> Report:
     if other is not None:
         comparison.check_comparable(run, other)
     compute = detect()
+    if evaluation.precise:
+        compute = replace(compute, autocast=False)
     evaluator = _evaluator(run, compute, on_progress)
     if other is None:
-        return build_report(evaluator, version, limits)
+        return build_report(evaluator, version, limits, on_progress)
     second = _evaluator(other, compute, on_progress)
-    both = comparison.compare(evaluator, version, second, other.choose_version(None), limits)
-    return replace(build_report(evaluator, version, limits), comparison=both)
+    newest = other.choose_version(None)
+    both = comparison.compare(evaluator, version, second, newest, limits, on_progress)
+    return replace(build_report(evaluator, version, limits, on_progress), comparison=both)
 
 
 def _evaluator(run: RecordedRun, compute: Compute, on_progress: ProgressCallback) -> Evaluator:
@@ -190,7 +202,3 @@ def _evaluator(run: RecordedRun, compute: Compute, on_progress: ProgressCallback
     from preparation.base_model import find_base_model
 
     return Evaluator(run, find_base_model(run.base, cache_dir(), on_progress), compute)
-
-
-def _ignore_progress(message: str, fraction: float) -> None:
-    pass

@@ -115,7 +115,8 @@ def _find_base_model(request: Fields, channel: Channel) -> str:
 def _write_report(request: Fields, channel: Channel) -> str:
     from cli.run.local_tasks import write_final_report
 
-    return str(write_final_report(Path(request["directory"]), Path(request["base_path"])))
+    directory, base_path = Path(request["directory"]), Path(request["base_path"])
+    return str(write_final_report(directory, base_path, channel.output.progress))
 
 
 def _sample(request: Fields, channel: Channel) -> None:

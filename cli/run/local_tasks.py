@@ -14,7 +14,7 @@ from common.protocol.tasks import BaseRef
 from common.run_directory.recorded_run import read_run
 from coordinator.samples_source import SamplesSource
 from coordinator.storage.run import Run
-from evaluation.evaluator import FULL_LIMITS, Evaluator
+from evaluation.evaluator import Evaluator
 from evaluation.live_samples import LiveSampler
 from evaluation.report import files
 from evaluation.report.report import build_report
@@ -41,11 +41,11 @@ class LocalTasks:
         return LiveSampler(read_run(run.directory), run.base_path, run.samples, time.time)
 
     def write_report(self, run: Run) -> Path:
-        return write_final_report(run.directory, run.base_path)
+        return write_final_report(run.directory, run.base_path, self._on_progress)
 
 
-def write_final_report(directory: Path, base_path: Path) -> Path:
-    """Evaluate the newest version of a run on every held-out row, and write the report.
+def write_final_report(directory: Path, base_path: Path, on_progress: ProgressCallback) -> Path:
+    """Evaluate the newest version of a run on its held-out rows, and write the report.
 
     Raises:
         DataError: The prepared rows are gone.
@@ -54,5 +54,6 @@ def write_final_report(directory: Path, base_path: Path) -> Path:
     """
     run = read_run(directory)
     evaluator = Evaluator(run, base_path, detect())
-    report = build_report(evaluator, run.versions[-1].version, FULL_LIMITS)
+    version = run.versions[-1].version
+    report = build_report(evaluator, version, evaluator.report_limits(), on_progress)
     return files.write_report(report, directory / "report")

@@ -97,7 +97,10 @@ def conclude(run: Run, outcome: RunOutcome, tasks: ModelTasks, output: Output) -
         return None
     if outcome.was_complete and (path := report_path(run.directory)).exists():
         return path
-    return tasks.write_report(run)
+    try:
+        return tasks.write_report(run)
+    finally:
+        output.end_progress()
 
 
 def report_path(directory: Path) -> Path:

@@ -42,6 +42,13 @@ def build_title(report: Report) -> list[Block]:
             " intervals (Wilson) beside them: a difference within these may be noise."
         ),
     ]
+    if report.autocast:
+        blocks.append(
+            Paragraph(
+                "The model was computed in bfloat16, as in training: fccl evaluate --precise"
+                " computes it in float32."
+            )
+        )
     if report.start is not None:
         blocks.append(
             Paragraph(
@@ -56,7 +63,7 @@ def build_metrics(assessment: Assessment, prefix: str) -> list[Block]:
     """Return all metrics by kind of rows; `prefix` begins the names of pictures."""
     blocks: list[Block] = []
     for each in assessment.kinds:
-        blocks += [Heading(TITLES[each.kind]), *_heldout(each, assessment)]
+        blocks += [Heading(TITLES[each.kind]), *_sample(each), *_heldout(each, assessment)]
         if any(one.rows for one in each.pooled):
             picture = Picture(f"{prefix}clients_{each.kind}.png", "Each client before and after")
             blocks += [*_clients(each, assessment.subjects), picture]
@@ -104,6 +111,19 @@ def format_metric(metric: MetricInfo, metrics: EvalMetrics) -> str:
     text = f"{metrics.values[metric.key]:.{metric.decimals}f}"
     interval = metrics.interval(metric)
     return text if interval is None else f"{text} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _sample(found: KindAssessment) -> list[Block]:
+    """Return a note if not all rows were evaluated."""
+    rows = found.heldout[-1].rows + found.pooled[-1].rows
+    if rows >= found.available:
+        return []
+    return [
+        Paragraph(
+            f"Evaluated on {rows:,} of {found.available:,} rows, spread evenly: all of them would"
+            " take too long with a model of this size. fccl evaluate takes the number of rows."
+        )
+    ]
 
 
 def _heldout(found: KindAssessment, assessment: Assessment) -> list[Block]:

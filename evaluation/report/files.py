@@ -62,6 +62,7 @@ def build_fields(report: Report, *, history: bool) -> dict[str, Any]:
         "version": assessment.version,
         "adapter": str(report.adapter),
         "subjects": [asdict(subject) for subject in assessment.subjects],
+        "autocast": report.autocast,
         "heldout_rows": first.heldout[-1].rows,
         "unigram_nats_per_token": first.unigram,
         "base": _metric_fields(first.heldout[0], first),
@@ -116,6 +117,7 @@ def _kind_fields(found: KindAssessment) -> dict[str, Any]:
         },
         "spread": {key: asdict(one) if one else None for key, one in spreads.items()},
         "unigram_nats_per_token": found.unigram,
+        "available_rows": found.available,
         "reference": found.reference,
         "beta": found.beta,
     }

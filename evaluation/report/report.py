@@ -19,6 +19,7 @@ from coordinator.storage import retention
 from evaluation.assessment import Assessment, assess
 from evaluation.comparison import Comparison
 from evaluation.evaluator import EvaluationLimits, Evaluator
+from learning.progress import ProgressCallback, ignore_progress
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,15 @@ class Report:
     sources: Mapping[str, Any]  # `learning.data.sources.SourceSummary` by kind, as JSON values
     comparison: Comparison | None = None
     start: WarmStart | None = None  # the adapter that is version 0; None: version 0 is the base
+    autocast: bool = False  # whether the model was computed in bfloat16
 
 
-def build_report(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Report:
+def build_report(
+    evaluator: Evaluator,
+    version: int,
+    limits: EvaluationLimits,
+    on_progress: ProgressCallback = ignore_progress,
+) -> Report:
     """Evaluate a version; raises the errors of `evaluation.assessment.assess`."""
     run = evaluator.run
     return Report(
@@ -44,10 +51,11 @@ def build_report(evaluator: Evaluator, version: int, limits: EvaluationLimits) -
         base_name=run.base.name,
         adapter=run.version_directory(version),
         phases=run.config.phase,
-        assessment=assess(evaluator, version, limits),
+        assessment=assess(evaluator, version, limits, on_progress),
         versions=run.versions,
         sources=run.sources,
         start=run.start,
+        autocast=evaluator.compute.autocast,
     )
 
 

@@ -3,9 +3,10 @@
 A score is a model's result for one row; the metrics of any set of rows follow from the scores of
 its rows. So a model reads a row once, however many sets the row belongs to.
 
-Scores are computed in float32, whatever training computes in: a reward is a small difference of
-large sums, which bfloat16 changes in its second digit, and metrics must not depend on the machine's
-load when `learning.training.device` measured what is fast.
+Scores are computed in the precision of training unless float32 is asked for. A reward is a small
+difference of large sums, of which bfloat16 changes the second digit, so that log-probabilities are
+computed and added up in float32 from the logits on. `fccl evaluate --precise` also computes the
+model in float32, for figures that do not depend on what `learning.training.device` found fast.
 
 Data path: `learning.data.rows` → `encode` → `score` → `metrics` (`learning.evaluation.metrics`),
 for `evaluation.assessment`.
@@ -39,8 +40,8 @@ class RowScorer:
 
     kind: RowKind
     objective: Objective  # its `encode` makes examples of the rows
-    # (model, examples) → a score of each, in their order
-    score: Callable[[torch.nn.Module, Sequence[Any]], Scores]
+    # (model, examples, autocast=…) → a score of each, in their order
+    score: Callable[..., Scores]
     # (examples, scores, scores of the reference) → metrics of this set
     metrics: Callable[[Sequence[Any], Scores, Scores], EvalMetrics]
 
@@ -71,8 +72,10 @@ def make_scorer(
             return RowScorer(kind, objective, _class_scores, _ClassMetrics(len(labels)))
 
 
-def _text_scores(model: torch.nn.Module, examples: Sequence[TokenisedExample]) -> list[float]:
-    return inference.row_nats(model, examples)
+def _text_scores(
+    model: torch.nn.Module, examples: Sequence[TokenisedExample], *, autocast: bool = False
+) -> list[float]:
+    return inference.row_nats(model, examples, autocast=autocast)
 
 
 def _text_metrics(examples: Sequence[TokenisedExample], scores: Scores, _: Scores) -> EvalMetrics:
@@ -82,9 +85,9 @@ def _text_metrics(examples: Sequence[TokenisedExample], scores: Scores, _: Score
 
 
 def _pair_scores(
-    model: torch.nn.Module, pairs: Sequence[TokenisedPair]
+    model: torch.nn.Module, pairs: Sequence[TokenisedPair], *, autocast: bool = False
 ) -> list[tuple[float, float]]:
-    return dpo.log_probabilities(model, pairs)
+    return dpo.log_probabilities(model, pairs, autocast=autocast)
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,9 @@ class _PairMetrics:
 
 
 def _class_scores(
-    model: torch.nn.Module, texts: Sequence[TokenisedText]
+    model: torch.nn.Module, texts: Sequence[TokenisedText], *, autocast: bool = False
 ) -> list[tuple[float, int]]:
-    return inference.class_scores(model, texts)
+    return inference.class_scores(model, texts, autocast=autocast)
 
 
 @dataclass(frozen=True)

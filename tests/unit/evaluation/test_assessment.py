@@ -11,6 +11,7 @@ import pytest
 from common.config.config import PhaseConfig
 from common.errors import RunError
 from common.protocol.tasks import ModelPrecision
+from common.protocol.versions import SampleAnswer
 from common.run_directory.recorded_run import read_run
 from evaluation.assessment import Assessment, assess, choose_versions
 from evaluation.comparison import check_comparable, compare
@@ -118,12 +119,15 @@ def test_the_base_is_measured_without_an_adapters_effect(
     assert values[1] != values[0] and values[2] != values[1]
 
 
-def test_metrics_are_computed_in_float32_even_where_training_autocasts(
+def test_metrics_are_computed_in_the_precision_of_training(
     causal: Evaluator, found: Assessment
 ) -> None:
     exact = ModelPrecision(dtype="float32")
     fast = evaluator_of(causal.run.directory, replace(CPU, autocast=True), exact)
-    assert assess(fast, 3, FEW).kinds == found.kinds
+    one, two = (
+        each.kinds[0].heldout[-1].values["nats_per_token"] for each in (assess(fast, 3, FEW), found)
+    )
+    assert one == pytest.approx(two, rel=0.01) and one != two
 
 
 def test_preferences_compare_with_the_version_that_the_phase_began_with(found: Assessment) -> None:
@@ -269,3 +273,58 @@ def test_runs_that_learn_different_things_are_not_compared(
     assert other.config.kinds == ("cls",)
     with pytest.raises(RunError, match=r"learns sft and va, .* learns cls; compare runs"):
         check_comparable(causal.run, other)
+
+
+# What a report costs
+
+
+def test_a_large_model_is_evaluated_on_a_sample_of_every_owners_rows(causal: Evaluator) -> None:
+    whole = causal.build_set("va", 3, FEW)
+    tokens = sum(whole.costs())
+    # A preference pair is read twice, once with each answer.
+    assert tokens == sum(e.chosen.length + e.rejected.length for e in whole.examples)
+    half = causal.build_set("va", 3, replace(FEW, tokens=tokens + 2))  # of two kinds
+    assert half.available == whole.available == len(whole.rows)
+    for owner in {HELDOUT, *whole.clients}:
+        before, after = len(whole.indexes([owner])), len(half.indexes([owner]))
+        assert after == max(1, before // 2)
+    assert [half.rows[i] for i in half.indexes([HELDOUT])] == pick_evenly(
+        [whole.rows[i] for i in whole.indexes([HELDOUT])], len(half.indexes([HELDOUT]))
+    )
+    none = causal.build_set("va", 3, replace(FEW, tokens=1))
+    assert all(len(none.indexes([owner])) == 1 for owner in {HELDOUT, *whole.clients})
+
+
+def test_the_limit_of_a_report_follows_from_the_size_of_the_model(causal: Evaluator) -> None:
+    parameters = sum(p.numel() for p in causal.model.parameters())
+    assert causal.report_limits().tokens == int(2e12 / parameters)
+
+
+def test_a_report_shows_what_versions_answered_during_the_run(
+    causal: Evaluator, found: Assessment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(version: int, asked: str) -> SampleAnswer:
+        return SampleAnswer(
+            version=version, at=0.0, kind="sft", asked=asked, expected="1", answer=f"v{version}"
+        )
+
+    begun = [answer(0, "Known?"), answer(1, "Known?"), answer(3, "Known?"), answer(0, "Half?")]
+    run = replace(causal.run, samples=tuple(begun))
+    monkeypatch.setattr(causal, "run", run)
+    [shown] = assess(causal, 3, replace(FEW, recorded=True)).samples
+    assert (shown.asked, shown.expected, shown.answers) == ("Known?", "1", ("v0", "v1", "v3"))
+    assert assess(causal, 3, FEW).samples == found.samples
+
+    monkeypatch.setattr(causal, "run", replace(run, samples=tuple(begun[1:])))
+    assert assess(causal, 3, replace(FEW, recorded=True)).samples == found.samples
+
+
+def test_progress_says_which_version_is_evaluated_on_how_many_rows(causal: Evaluator) -> None:
+    seen: list[tuple[str, float]] = []
+    found = assess(causal, 3, FEW, lambda text, share: seen.append((text, share)))
+    rows = sum(each.heldout[0].rows + each.pooled[0].rows for each in found.kinds)
+    assert list(dict.fromkeys(text for text, _ in seen)) == [
+        f"evaluating version {version} on {rows} rows" for version in (0, 1, 3)
+    ]
+    shares = [share for _, share in seen]
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == pytest.approx(1)
