@@ -22,7 +22,6 @@ import torch
 from common.protocol.fields import ROW_KINDS, RowKind
 from common.protocol.tasks import DpoSettings, KtoSettings, PromptSpec
 from learning.evaluation import inference, metrics
-from learning.evaluation.measurement import BATCH
 from learning.evaluation.metrics import EvalMetrics
 from learning.objectives import dpo, kto, registry
 from learning.objectives.classification import TokenisedText
@@ -76,7 +75,7 @@ def make_scorer(
 
 
 def _text_scores(model: torch.nn.Module, examples: Sequence[TokenisedExample]) -> list[float]:
-    return inference.row_nats(model, examples, BATCH)
+    return inference.row_nats(model, examples)
 
 
 def _text_metrics(examples: Sequence[TokenisedExample], scores: Scores, _: Scores) -> EvalMetrics:
@@ -127,7 +126,7 @@ class _RatingMetrics:
 def _class_scores(
     model: torch.nn.Module, texts: Sequence[TokenisedText]
 ) -> list[tuple[float, int]]:
-    return inference.class_scores(model, texts, BATCH)
+    return inference.class_scores(model, texts)
 
 
 @dataclass(frozen=True)

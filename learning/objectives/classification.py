@@ -36,7 +36,6 @@ ADAMW_EPS = 1e-4
 gradient once its frequencies are explained; the usual 1e-8 would scale it up to steps of full
 length, all in the direction of that class, which the other clients would have to undo.
 """
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -198,7 +197,7 @@ def predict(
     predicted: list[int] = []
     true: list[int] = []
     with evaluation_mode(model, autocast=autocast):
-        for batch in sorted_batches(texts, _BATCH, partial(collate, device=device)):
+        for batch in sorted_batches(texts, partial(collate, device=device)):
             logits = _logits(model, batch)
             total += float(cross_entropy(logits, batch.labels, reduction="sum"))
             predicted += logits.argmax(-1).tolist()

@@ -28,7 +28,7 @@ from transformers import PreTrainedTokenizerBase
 from common.protocol.tasks import KtoSettings, PromptSpec
 from learning.data.row_types import RatedAnswer
 from learning.evaluation.inference import row_nats
-from learning.evaluation.measurement import BATCH, Measurement
+from learning.evaluation.measurement import Measurement
 from learning.objectives.dpo import TOO_LONG
 from learning.objectives.sft import token_nats
 from learning.objectives.tokens import (
@@ -104,7 +104,7 @@ def encode(
     """
     form = prompt_form(tokenizer, prompt)
     _ = form.end_ids
-    answers: list[TokenisedExample] = []
+    texts: list[TokenisedExample] = []
     kept: list[int] = []
     skipped: Counter[str] = Counter()
     for i, text in enumerate(form.encode_rated(rows)):
@@ -113,11 +113,11 @@ def encode(
         elif reason := _unusable(text, max_length):
             skipped[reason] += 1
         else:
-            answers.append(cut_example(text, max_length))
+            texts.append(cut_example(text, max_length))
             kept.append(i)
     examples = tuple(
         TokenisedRating(answer, _mismatch(answer, other, max_length), rows[i].good)
-        for i, answer, other in zip(kept, answers, _others(answers), strict=True)
+        for i, answer, other in zip(kept, texts, _others(texts), strict=True)
     )
     return EncodedRows(examples, tuple(kept), dict(skipped))
 
@@ -132,21 +132,20 @@ def _prompt_length(answer: TokenisedExample) -> int:
     return next(i for i, label in enumerate(answer.labels) if label != IGNORED)
 
 
-def _others(answers: Sequence[TokenisedExample]) -> list[TokenisedExample]:
+def _others(texts: Sequence[TokenisedExample]) -> list[TokenisedExample]:
     """Return for each answer that of the next one with another prompt, or else the next one.
 
     Two ratings of one prompt often follow each other, and the answers of one prompt are alike.
     """
     numbers: dict[tuple[int, ...], int] = {}
     prompts = [
-        numbers.setdefault(answer.input_ids[: _prompt_length(answer)], len(numbers))
-        for answer in answers
+        numbers.setdefault(text.input_ids[: _prompt_length(text)], len(numbers)) for text in texts
     ]
     others: list[TokenisedExample] = []
     for i, prompt in enumerate(prompts):
         following = chain(range(i + 1, len(prompts)), range(i))
         place = next((j for j in following if prompts[j] != prompt), (i + 1) % len(prompts))
-        others.append(answers[place])
+        others.append(texts[place])
     return others
 
 
@@ -183,9 +182,19 @@ def log_probabilities(
     model: torch.nn.Module, ratings: Sequence[TokenisedRating], *, autocast: bool = False
 ) -> list[tuple[float, float]]:
     """Return log π of each answer and of its mismatched answer, summed over tokens, in nats."""
-    answers = [answer for rating in ratings for answer in (rating.answer, rating.mismatched)]
-    nats = row_nats(model, answers, BATCH, autocast=autocast)
+    rows = [each for rating in ratings for each in answers(rating)]
+    nats = row_nats(model, rows, autocast=autocast)
     return [(-own, -other) for own, other in zip(nats[::2], nats[1::2], strict=True)]
+
+
+def answers(rating: TokenisedRating) -> tuple[TokenisedExample, TokenisedExample]:
+    return rating.answer, rating.mismatched
+
+
+def rating_with_reference(rating: TokenisedRating, nats: Sequence[float]) -> TokenisedRating:
+    """Return a rating with log π_ref of its answers, in the order of `answers`."""
+    own, other = nats
+    return replace(rating, reference=(own, other))
 
 
 def with_reference(
@@ -277,14 +286,14 @@ class KtoObjective:
         return Measurement(mean_loss(scores, mismatched, good, self.settings), float(right))
 
 
-def _sums(model: torch.nn.Module, answers: Sequence[TokenisedExample], size: int) -> list[float]:
+def _sums(model: torch.nn.Module, texts: Sequence[TokenisedExample], size: int) -> list[float]:
     """Return log π of each answer, computed in batches of `size`, in the mode of the model."""
     device = next(model.parameters()).device
-    order = batches.length_order(answers)
-    sums = [0.0] * len(answers)
+    order = batches.length_order(texts)
+    sums = [0.0] * len(texts)
     for start in range(0, len(order), size):
         places = order[start : start + size]
-        batch = batches.collate([answers[place] for place in places], device)
+        batch = batches.collate([texts[place] for place in places], device)
         for place, nats in zip(places, _batch_sums(model, batch).tolist(), strict=True):
             sums[place] = nats
     return sums
