@@ -89,6 +89,7 @@ def model_of(task: TrainTask) -> CurrentModel:
         lora=task.lora,
         max_length=task.training.max_length,
         dpo=task.dpo,
+        kto=task.kto,
         labels=task.labels,
         prompt=task.prompt,
         precision=task.precision,
