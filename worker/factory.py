@@ -15,6 +15,7 @@ from common.store.store import Store
 from learning.progress import ProgressCallback
 from learning.training import device
 from learning.training.device import Compute
+from learning.training.memory import AUTOMATIC, FittedMemory, MemorySettings
 from worker.data.shards import ClientData
 from worker.event_log import EventLog
 from worker.events import EventCallback
@@ -47,6 +48,7 @@ class WorkerSettings:
     compute: Compute
     incremental: IncrementalConfig | None = None
     base: Path | None = None  # directory of the run's base model on this machine
+    memory: MemorySettings = AUTOMATIC
 
 
 class Connections(NamedTuple):
@@ -133,7 +135,10 @@ def _make_parts(
 
     events = EventLog(heartbeats, run_over, callbacks.on_event)
     models = ModelCache(settings.compute)
-    learner = _make_learner(settings, run, data, models, source, slot, heartbeats, events, clock)
+    memory = FittedMemory(settings.memory)
+    learner = _make_learner(
+        settings, run, data, models, source, slot, heartbeats, events, clock, memory
+    )
     return WorkerParts(
         name=settings.name,
         run=run,
@@ -162,7 +167,7 @@ def _make_parts(
             store=store,
             slot=slot,
             source=source,
-            trainer=Trainer(data, models),
+            trainer=Trainer(data, models, memory),
             learner=learner,
             heartbeats=heartbeats,
             on_event=events.record,
@@ -212,6 +217,7 @@ def _make_learner(
     heartbeats: HeartbeatSender,
     events: EventLog,
     clock: Clock,
+    memory: FittedMemory,
 ) -> Learner | None:
     if settings.incremental is None or not settings.incremental.enabled:
         return None
@@ -228,4 +234,5 @@ def _make_learner(
             lambda rows, wishes: heartbeats.update(inbox=rows, wishes=wishes, now=True),
             lambda digest: heartbeats.update(wants=digest, now=True),
         ),
+        memory,
     )

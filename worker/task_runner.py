@@ -8,7 +8,7 @@ On an update's path after `worker/task_source.py`. `TaskRunner.execute` calls, i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 from threading import Event as Flag
@@ -16,7 +16,7 @@ from threading import Event as Flag
 from filelock import Timeout
 
 from broker.protocol import Site
-from common.errors import ModelError
+from common.errors import FcclError, ModelError
 from common.protocol import codec
 from common.protocol.fields import MAX_LOSS
 from common.protocol.tasks import TrainTask
@@ -25,6 +25,7 @@ from common.protocol.tensors import Tensors
 from common.protocol.updates import Update
 from common.store.store import Store
 from learning.training.loop import StepReport
+from learning.training.out_of_memory import REMEDY
 from worker import error_feedback
 from worker.data.references import References
 from worker.events import EventCallback, WorkerEventKind
@@ -33,8 +34,10 @@ from worker.incremental.learner import Learner
 from worker.models.source import ModelSource
 from worker.observer import Observer
 from worker.spool import Slot, client_lock
+from worker.task_failures import TaskFailures
 from worker.trainer import MIN_LOSS, NO_START, TrainedTask, Trainer
 
+MAX_CRASHES = 3  # of this process in one task, until the task is refused
 LOCK_S = 1.0  # longest wait for a client that another process of this machine trains
 
 StepCallback = Callable[[TrainTask, StepReport], None]
@@ -72,6 +75,7 @@ class TaskRunner:
     on_event: EventCallback
     on_step: StepCallback
     metrics: Observer
+    failures: TaskFailures = field(default_factory=TaskFailures)
 
     def execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         """Run a task from its base model to an update on the disk.
@@ -80,10 +84,19 @@ class TaskRunner:
 
         Raises:
             DataError: The client's rows are not here.
-            ModelError: The base model is not available or does not fit, or training diverged.
+            ModelError: The base model is not available or does not fit, training diverged, or a
+                library failed.
             StoreError: The store is out of reach.
             WireError: The store's content is damaged.
         """
+        try:
+            return self._execute(task, abandon)
+        except FcclError:
+            raise
+        except Exception as error:  # torch and others raise any kind
+            raise self.failures.refusal(task, error) from None
+
+    def _execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         if self.store.get_receipt(self.run, self.site.name, task.task_id) is not None:
             return TaskResult.SETTLED
         self.heartbeats.update(state="fetching")
@@ -95,8 +108,13 @@ class TaskRunner:
             return self._abandon(task, f"version {task.base_version} is gone")
         self.heartbeats.update(state="training", now=True)
         try:
-            with client_lock(self.state, self.run, task.client_id, LOCK_S):
-                trained = self._train(task, base, adapter, abandon)
+            with (
+                client_lock(self.state, self.run, task.client_id, LOCK_S),
+                self.slot.training(task) as crashes,
+            ):
+                if crashes >= MAX_CRASHES:
+                    raise _crashed(task, crashes)
+                trained = self._train(task, base, adapter, abandon, crashes)
                 if trained is None:
                     return self._interrupt_or_abandon(task, abandon)
                 self._keep_update(task, trained)
@@ -112,7 +130,7 @@ class TaskRunner:
         self.heartbeats.update(wants=digest, now=True)
 
     def _train(
-        self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag
+        self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag, crashes: int
     ) -> TrainedTask | None:
         """Train a task; return None if it was not finished. Needs the client's lock."""
         start = NO_START
@@ -125,7 +143,7 @@ class TaskRunner:
         trained = None
         try:
             on_step = self._step_callback(task, abandon)
-            trained = self.trainer.train(task, base, adapter, references, on_step, start)
+            trained = self.trainer.train(task, base, adapter, references, on_step, start, crashes)
         finally:
             if trained is None and self.learner is not None:
                 self.learner.release_task(task)
@@ -191,3 +209,11 @@ class TaskRunner:
         self.metrics.on_task_end("abandoned")
         self.on_event(WorkerEventKind.ABANDONED, f"{task.task_id}: {reason}")
         return TaskResult.ABANDONED
+
+
+def _crashed(task: TrainTask, crashes: int) -> ModelError:
+    return ModelError(
+        f"this worker ended {crashes} times while it trained {task.task_id}: it was probably"
+        " killed for lack of memory",
+        REMEDY,
+    )

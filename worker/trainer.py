@@ -23,7 +23,9 @@ from learning.models import lora
 from learning.models.lora import AdaptedModel
 from learning.objectives import classification, dpo, registry
 from learning.training import loop
+from learning.training.checkpointing import can_checkpoint
 from learning.training.loop import StepReport
+from learning.training.memory import FittedMemory, after_crashes
 from worker.data.references import References
 from worker.data.shards import ClientData, TokenisedShard
 from worker.models.loaded import ModelCache
@@ -54,8 +56,11 @@ NO_START = IncrementalStart()
 class Trainer:
     """Trains tasks one after another on one device."""
 
-    def __init__(self, data: ClientData, models: ModelCache) -> None:
+    def __init__(
+        self, data: ClientData, models: ModelCache, memory: FittedMemory | None = None
+    ) -> None:
         self._data, self._models = data, models
+        self._memory = memory or FittedMemory()
         self._compute = models.compute
 
     def train(
@@ -66,6 +71,7 @@ class Trainer:
         references: References,
         on_step: Callable[[StepReport], bool],
         start: IncrementalStart = NO_START,
+        crashes: int = 0,
     ) -> TrainedTask | None:
         """Train a task; return None if `on_step` abandoned it.
 
@@ -79,6 +85,7 @@ class Trainer:
             references: Used by `dpo` tasks; the client's lock must be held.
             on_step: Called after each step; False abandons the task.
             start: What the client has learned from its users.
+            crashes: How often this worker was killed while it trained the task.
 
         Raises:
             DataError: The client's rows are not here.
@@ -103,6 +110,7 @@ class Trainer:
         if start.unsent is not None:
             begun = {name: adapter[name] + start.unsent[name] for name in adapter}
             lora.write_adapter(loaded.model, begun)
+        kind = (task.base.digest, task.precision, task.lora, task.objective)
         result = loop.train(
             loaded.model,
             objective,
@@ -111,7 +119,14 @@ class Trainer:
             on_step,
             seed=task.seed,
             autocast=autocast,
+            memory=after_crashes(
+                self._memory.get(kind),
+                crashes,
+                task.training.batch_size,
+                can_checkpoint=can_checkpoint(loaded.model),
+            ),
         )
+        self._memory.remember(kind, result.memory)
         if result.stopped:
             return None
         after = objective.measure(loaded.model, shard.holdout, autocast=autocast)

@@ -152,8 +152,12 @@ def log_probabilities(
     sums: list[tuple[float, float]] = [(0.0, 0.0)] * len(pairs)
     done = 0
     with evaluation_mode(model, autocast=autocast), fast_path(model, autocast=autocast):
-        for batch in batches.sorted_batches(pairs, BATCH // 2, partial(collate, device=device)):
-            values = _sums(model, batch.rows)[0].view(2, -1).T.tolist()
+        for batch, values in batches.computed_batches(
+            pairs,
+            BATCH // 2,
+            partial(collate, device=device),
+            lambda batch: _sums(model, batch.rows)[0].view(2, -1).T.tolist(),
+        ):
             for place, (chosen, rejected) in zip(order[done:], values, strict=False):
                 sums[place] = (chosen, rejected)
             done += batch.size
@@ -233,8 +237,12 @@ class DpoObjective:
         device = next(model.parameters()).device
         loss = right = 0.0
         with evaluation_mode(model, autocast=autocast):
-            for batch in batches.sorted_batches(pairs, BATCH // 2, partial(collate, device=device)):
-                value, figures = self.loss(model, batch)
+            for batch, (value, figures) in batches.computed_batches(
+                pairs,
+                BATCH // 2,
+                partial(collate, device=device),
+                lambda batch: self.loss(model, batch),
+            ):
                 loss += float(value) * batch.size
                 right += figures["accuracy"] * batch.size
         return Measurement(loss / len(pairs), right / len(pairs))

@@ -19,7 +19,9 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from common.errors import ModelError
 from learning.objectives.tokens import IGNORED, TokenisedExample
+from learning.training.out_of_memory import REMEDY, free_memory, noting_out_of_memory
 
 WIDTH_MULTIPLE = 16
 """Widths are multiples of this, so that kernels cached per shape (those of oneDNN for bfloat16) are
@@ -54,6 +56,7 @@ class Batch(Protocol):
 
 E = TypeVar("E", bound=Example)
 B = TypeVar("B")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,38 @@ def sorted_batches(
     order = length_order(examples)
     for start in range(0, len(order), batch_size):
         yield collate([examples[i] for i in order[start : start + batch_size]])
+
+
+def computed_batches(
+    examples: Sequence[E],
+    batch_size: int,
+    collate: Callable[[Sequence[E]], B],
+    compute: Callable[[B], R],
+) -> Iterator[tuple[B, R]]:
+    """Yield the batches of `sorted_batches`, each with what `compute` returns for it.
+
+    When memory runs out, this batch and the following ones have half as many examples.
+
+    Raises:
+        ModelError: Memory does not suffice for one example.
+    """
+    order = length_order(examples)
+    start, size = 0, batch_size
+    while start < len(order):
+        chosen = [examples[i] for i in order[start : start + size]]
+        result: list[tuple[B, R]] = []
+        with noting_out_of_memory() as failed:
+            batch = collate(chosen)
+            result = [(batch, compute(batch))]
+        if failed:
+            free_memory()
+            if len(chosen) == 1:
+                tokens = chosen[0].length
+                raise ModelError(f"out of memory at one example of {tokens} tokens", REMEDY)
+            size = len(chosen) // 2
+            continue
+        start += len(chosen)
+        yield from result
 
 
 def length_order(examples: Sequence[Example]) -> list[int]:
