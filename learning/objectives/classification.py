@@ -36,7 +36,6 @@ ADAMW_EPS = 1e-4
 gradient once its frequencies are explained; the usual 1e-8 would scale it up to steps of full
 length, all in the direction of that class, which the other clients would have to undo.
 """
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -199,10 +198,7 @@ def predict(
     true: list[int] = []
     with evaluation_mode(model, autocast=autocast):
         for batch, logits in computed_batches(
-            texts,
-            _BATCH,
-            partial(collate, device=device),
-            lambda batch: class_logits(model, batch),
+            texts, partial(collate, device=device), lambda batch: class_logits(model, batch)
         ):
             total += float(cross_entropy(logits, batch.labels, reduction="sum"))
             predicted += logits.argmax(-1).tolist()

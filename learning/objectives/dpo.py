@@ -21,7 +21,8 @@ from transformers import PreTrainedTokenizerBase
 
 from common.protocol.tasks import DpoSettings, PromptSpec
 from learning.data.row_types import PreferencePair
-from learning.evaluation.measurement import BATCH, Measurement, evaluation_mode
+from learning.evaluation.inference import row_nats
+from learning.evaluation.measurement import Measurement, evaluation_mode
 from learning.objectives.sft import token_nats
 from learning.objectives.tokens import (
     NO_ROOM,
@@ -131,12 +132,12 @@ def collate(
     `whole` has all pairs of the batch that these are a part of; None if they are all.
     """
     all_pairs = whole or pairs
-    answers = [p.chosen for p in pairs] + [p.rejected for p in pairs]
+    rows = [p.chosen for p in pairs] + [p.rejected for p in pairs]
     known = [p.reference or (0.0, 0.0) for p in pairs]
     reference = [chosen for chosen, _ in known] + [rejected for _, rejected in known]
     return PairBatch(
-        batches.collate(answers, device),
-        torch.tensor([float(a.target_count) for a in answers], device=device),
+        batches.collate(rows, device),
+        torch.tensor([float(a.target_count) for a in rows], device=device),
         torch.tensor(reference, device=device),
         len(all_pairs),
         sum(p.chosen.target_count for p in all_pairs),
@@ -147,21 +148,18 @@ def log_probabilities(
     model: torch.nn.Module, pairs: Sequence[TokenisedPair], *, autocast: bool = False
 ) -> list[tuple[float, float]]:
     """Return log π(answer | prompt) of chosen and rejected, summed over tokens, in nats."""
-    device = next(model.parameters()).device
-    order = batches.length_order(pairs)
-    sums: list[tuple[float, float]] = [(0.0, 0.0)] * len(pairs)
-    done = 0
-    with evaluation_mode(model, autocast=autocast), fast_path(model, autocast=autocast):
-        for batch, values in batches.computed_batches(
-            pairs,
-            BATCH // 2,
-            partial(collate, device=device),
-            lambda batch: _sums(model, batch.rows)[0].view(2, -1).T.tolist(),
-        ):
-            for place, (chosen, rejected) in zip(order[done:], values, strict=False):
-                sums[place] = (chosen, rejected)
-            done += batch.size
-    return sums
+    nats = row_nats(model, [each for pair in pairs for each in answers(pair)], autocast=autocast)
+    return [(-chosen, -rejected) for chosen, rejected in zip(nats[::2], nats[1::2], strict=True)]
+
+
+def answers(pair: TokenisedPair) -> tuple[TokenisedExample, TokenisedExample]:
+    return pair.chosen, pair.rejected
+
+
+def pair_with_reference(pair: TokenisedPair, nats: Sequence[float]) -> TokenisedPair:
+    """Return a pair with log π_ref of its answers, in the order of `answers`."""
+    chosen, rejected = nats
+    return replace(pair, reference=(chosen, rejected))
 
 
 def with_reference(
@@ -236,12 +234,10 @@ class DpoObjective:
         """
         device = next(model.parameters()).device
         loss = right = 0.0
-        with evaluation_mode(model, autocast=autocast):
+        tokens = batches.EVALUATION_TOKENS // 2  # a pair has two rows
+        with evaluation_mode(model, autocast=autocast), fast_path(model, autocast=autocast):
             for batch, (value, figures) in batches.computed_batches(
-                pairs,
-                BATCH // 2,
-                partial(collate, device=device),
-                lambda batch: self.loss(model, batch),
+                pairs, partial(collate, device=device), partial(self.loss, model), tokens
             ):
                 loss += float(value) * batch.size
                 right += figures["accuracy"] * batch.size

@@ -27,6 +27,11 @@ WIDTH_MULTIPLE = 16
 """Widths are multiples of this, so that kernels cached per shape (those of oneDNN for bfloat16) are
 used again and their cache does not grow without end.
 """
+EVALUATION_TOKENS = 2048
+"""Tokens of a batch without gradients, padding included.
+
+A fixed number of rows would be too little work for short rows, and too much memory for long ones.
+"""
 _POOL = 32  # batches sorted by length together; more of them pad less and mix less
 _JITTER = 0.05  # random share of a length when sorting, so that epochs differ in their batches
 
@@ -102,10 +107,15 @@ def collate(
 
 def pad(sequences: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad ids with 0 to a multiple of `WIDTH_MULTIPLE`; return ids and mask, int64 (B, T)."""
-    width = -(-max(map(len, sequences)) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    width = padded_width(max(map(len, sequences)))
     ids = [ids + (0,) * (width - len(ids)) for ids in sequences]
     mask = [(1,) * len(ids) + (0,) * (width - len(ids)) for ids in sequences]
     return torch.tensor(ids), torch.tensor(mask)
+
+
+def padded_width(length: int) -> int:
+    """Return the width to which a batch is padded whose longest example has that length."""
+    return -(-length // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
 
 
 def batches_per_epoch(n: int, batch_size: int) -> int:
@@ -120,53 +130,73 @@ def shuffled_batches(examples: Sequence[E], batch_size: int, seed: int) -> Itera
     The batches of a pass have nearly equal sizes, at most `batch_size`: a pass of 17 examples in
     batches of 16 is 9 and 8, since a batch of one would weigh its example 16-fold.
     """
-    if not examples:
+    for chosen in shuffled_indexes([e.length for e in examples], batch_size, seed):
+        yield [examples[i] for i in chosen]
+
+
+def shuffled_indexes(lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[list[int]]:
+    """Yield the indexes of the examples in each batch of `shuffled_batches`, without end.
+
+    So it is known before training which examples a task will use.
+    """
+    if not lengths:
         raise ValueError("no examples to batch")
     rng = Random(f"batches {seed}")
     while True:
-        for chosen in _epoch([e.length for e in examples], batch_size, rng):
-            yield [examples[i] for i in chosen]
+        yield from _epoch(lengths, batch_size, rng)
 
 
 def sorted_batches(
-    examples: Sequence[E], batch_size: int, collate: Callable[[Sequence[E]], B]
+    examples: Sequence[E], collate: Callable[[Sequence[E]], B], tokens: int = EVALUATION_TOKENS
 ) -> Iterator[B]:
-    """Yield every example once, sorted by length (`length_order`), for evaluation."""
-    order = length_order(examples)
-    for start in range(0, len(order), batch_size):
-        yield collate([examples[i] for i in order[start : start + batch_size]])
+    """Yield every example once, sorted by length (`length_order`), for evaluation.
+
+    A batch has at most `tokens`, padding included; a longer example has a batch of its own.
+    """
+    ordered = [examples[i] for i in length_order(examples)]
+    while ordered:
+        chosen = _first_batch(ordered, tokens)
+        yield collate(chosen)
+        del ordered[: len(chosen)]
 
 
 def computed_batches(
     examples: Sequence[E],
-    batch_size: int,
     collate: Callable[[Sequence[E]], B],
     compute: Callable[[B], R],
+    tokens: int = EVALUATION_TOKENS,
 ) -> Iterator[tuple[B, R]]:
     """Yield the batches of `sorted_batches`, each with what `compute` returns for it.
 
-    When memory runs out, this batch and the following ones have half as many examples.
+    When memory runs out, this batch and the following ones have half as many tokens.
 
     Raises:
         ModelError: Memory does not suffice for one example.
     """
-    order = length_order(examples)
-    start, size = 0, batch_size
-    while start < len(order):
-        chosen = [examples[i] for i in order[start : start + size]]
+    ordered = [examples[i] for i in length_order(examples)]
+    while ordered:
+        chosen = _first_batch(ordered, tokens)
         result: list[tuple[B, R]] = []
         with noting_out_of_memory() as failed:
             batch = collate(chosen)
             result = [(batch, compute(batch))]
         if failed:
             free_memory()
+            longest = chosen[-1].length
             if len(chosen) == 1:
-                tokens = chosen[0].length
-                raise ModelError(f"out of memory at one example of {tokens} tokens", REMEDY)
-            size = len(chosen) // 2
+                raise ModelError(f"out of memory at one example of {longest} tokens", REMEDY)
+            tokens = len(chosen) * padded_width(longest) // 2
             continue
-        start += len(chosen)
         yield from result
+        del ordered[: len(chosen)]
+
+
+def _first_batch(ordered: Sequence[E], tokens: int) -> Sequence[E]:
+    """Return the examples of the first batch of so many tokens; at least one."""
+    count = 1  # sorted, so that the last example of a batch is the longest
+    while count < len(ordered) and (count + 1) * padded_width(ordered[count].length) <= tokens:
+        count += 1
+    return ordered[:count]
 
 
 def length_order(examples: Sequence[Example]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from learning.data.row_types import Instruction, LabelledText, PreferencePair
 from learning.models.lora import AdaptedModel, attach, read_adapter
 from learning.objectives import classification, dpo
 from learning.objectives.registry import Objective, make_objective
+from learning.objectives.tokens import make_example
 from learning.training.accumulation import BatchGradient, GradientAccumulator
 from learning.training.batches import TokenBatch, collate, computed_batches
 from learning.training.loop import StepReport, train
@@ -271,16 +272,15 @@ def test_measuring_halves_its_batches_too() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return batch.tokens
 
-    examples = case("sft")[1]
-    found = list(computed_batches(examples, 6, collate, compute))
+    examples = [make_example([1], [2] * (10 - i), 1) for i in range(7)]  # padded to 16
+    found = list(computed_batches(examples, collate, compute, 6 * 16))
     assert sizes == [6, 3, 1, 1, 1, 1, 1, 1, 1]
     assert sum(tokens for _, tokens in found) == sum(each.length for each in examples)
-    with pytest.raises(ModelError, match="out of memory at one example"):
-        list(_failing(examples))
 
 
-def _failing(examples: Sequence[Any]) -> Iterator[Any]:
+def test_measuring_is_refused_where_one_example_does_not_fit() -> None:
     def fail(_: TokenBatch) -> None:
         raise MemoryError
 
-    return computed_batches(examples, 2, collate, fail)
+    with pytest.raises(ModelError, match="out of memory at one example of 2 tokens"):
+        list(computed_batches([make_example([1], [2], 1)] * 3, collate, fail))

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learning.objectives.tokens import IGNORED, TokenisedExample
-from learning.training.batches import batches_per_epoch, collate, shuffled_batches, sorted_batches
+from learning.training.batches import (
+    batches_per_epoch,
+    collate,
+    shuffled_batches,
+    shuffled_indexes,
+    sorted_batches,
+)
 
 
 def example(*ids: int, prompt_length: int = 1) -> TokenisedExample:
@@ -63,4 +69,22 @@ def test_padding_is_a_few_percent_of_the_tokens() -> None:
 
 def test_sorted_batches_hold_every_example_once_by_length() -> None:
     examples = [example(*[1] * n) for n in (35, 2, 39, 4)]
-    assert [b.input_ids.shape for b in sorted_batches(examples, 2, collate)] == [(2, 16), (2, 48)]
+    shapes = [b.input_ids.shape for b in sorted_batches(examples, collate, 96)]
+    assert shapes == [(2, 16), (2, 48)]
+
+
+def test_an_evaluation_batch_has_at_most_the_given_tokens_with_its_padding() -> None:
+    lengths = [16, 16, 16, 17, 100]
+    examples = [example(*[1] * n) for n in lengths]
+    shapes = [tuple(b.input_ids.shape) for b in sorted_batches(examples, collate, 48)]
+    # A fourth row would make 4 · 32 tokens; the last row is over the limit and goes alone.
+    assert shapes == [(3, 16), (1, 32), (1, 112)]
+    assert list(sorted_batches([], collate)) == []
+
+
+def test_it_is_known_before_training_which_examples_the_batches_will_hold() -> None:
+    examples = [example(1, i, *[2] * (i % 5)) for i in range(30)]
+    batches = shuffled_batches(examples, 4, 7)
+    indexes = shuffled_indexes([e.length for e in examples], 4, 7)
+    for _ in range(20):
+        assert [examples[i] for i in next(indexes)] == next(batches)
