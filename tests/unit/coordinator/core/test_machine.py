@@ -393,7 +393,10 @@ def test_a_run_goes_on_without_the_client_that_its_worker_refuses() -> None:
     fed = Federation(plan, [Worker("w0", refuses=("c1",))]).run()
     assert fed.finished == FinishRun(True, "the plan is complete")
     assert fed.state.client("c1").quarantined
-    assert {update.client_id for commit in fed.log.commits for update in commit.parts} == {"c0", "c2"}
+    assert {part.update.client_id for commit in fed.log.commits for part in commit.parts} == {
+        "c0",
+        "c2",
+    }
 
 
 def test_a_task_that_nobody_can_train_is_closed_and_three_in_a_row_quarantine_the_client() -> None:
