@@ -84,8 +84,11 @@ def run_in_subprocess(arguments: argparse.Namespace, case: tuple[str, int, str])
     names = ("model", "objective", "batch", "length", "steps", "threads")
     options = [part for name in names for part in (f"--{name}", str(getattr(arguments, name)))]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", *options]
-        + ["--one", case[0], str(case[1]), case[2]],
+        [
+            *(sys.executable, "-W", "ignore", "-m", "benchmarks.memory"),
+            *options,
+            *("--one", case[0], str(case[1]), case[2]),
+        ],
         env=os.environ | {"OMP_NUM_THREADS": str(arguments.threads)},
         capture_output=True,
         text=True,
@@ -103,14 +106,140 @@ def median_result(results: Sequence[Result]) -> Result:
 
 def print_table(results: dict[tuple[str, int, str], Result]) -> None:
     """Print a table in Markdown."""
-    print("| weights | checkpointing | micro-batch | weights MiB | peak MiB | above libraries |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |".replace("---", "---"))
+    print(
+        "| mode | checkpointing | micro-batch | weights MiB | peak MiB | above libraries | s/step"
+        " | tokens/s |"
+    )
+    print("| --- |" + " --- |" * 7)
     for (mode, micro, checkpointing), found in results.items():
         print(
             f"| {mode} | {checkpointing} | {micro} | {found.weights_mib:.0f} |"
             f" {found.peak_mib:.0f} | {found.above_mib:.0f} | {found.seconds_per_step:.2f} |"
             f" {found.tokens_per_s:.0f} |"
         )
+
+
+def measure(arguments: argparse.Namespace, mode: str, micro: int, checkpointing: bool) -> Result:
+    """Train in this process and return the figures."""
+    import torch
+
+    from common.protocol.tasks import LocalTraining, LoraSpec
+    from learning.models.adapted import load_adapted
+    from learning.objectives.registry import make_objective
+    from learning.training import loop
+    from learning.training.device import detect
+    from learning.training.memory import MemorySettings
+
+    compute = detect("cpu")
+    torch.set_num_threads(arguments.threads)
+    path = model_directory(arguments.model)
+    libraries = peak_mib()
+    loaded = load_adapted(
+        arguments.objective, path, (), compute.device, LoraSpec(r=16), weight_format_of(mode)
+    )
+    examples = make_examples(arguments)
+    ends = [time.perf_counter()]
+
+    def on_step(report: Any) -> bool:
+        ends.append(time.perf_counter())
+        return True
+
+    loop.train(
+        loaded.model,
+        make_objective(arguments.objective),
+        examples,
+        LocalTraining(
+            batch_size=arguments.batch,
+            lr=1e-4,
+            steps=1 + arguments.steps,
+            max_length=arguments.length,
+        ),
+        on_step,
+        autocast=compute.autocast,
+        memory=MemorySettings(micro, checkpointing),
+    )
+    parts = [*loaded.model.parameters(), *loaded.model.buffers()]
+    seconds = (ends[-1] - ends[1]) / arguments.steps
+    tokens = arguments.batch * arguments.length * (2 if arguments.objective == "dpo" else 1)
+    peak = peak_mib()
+    return Result(
+        weights_mib=sum(each.numel() * each.element_size() for each in parts) / MIB,
+        peak_mib=peak,
+        above_mib=peak - libraries,
+        seconds_per_step=seconds,
+        tokens_per_s=tokens / seconds,
+    )
+
+
+def weight_format_of(mode: str) -> Any:
+    from common.protocol.tasks import ModelPrecision
+    from learning.models.precision import weight_format
+
+    precision = {
+        "fp32": ModelPrecision(dtype="float32"),
+        "bf16": ModelPrecision(dtype="bfloat16"),
+        "nf4": ModelPrecision(quantization="nf4"),
+        "int8": ModelPrecision(quantization="int8"),
+    }
+    return weight_format(precision[mode], autocast=False)
+
+
+def model_directory(name: str) -> Path:
+    """Return the directory of a base model, or make the random one."""
+    from common.paths import cache_dir
+    from learning.models import base
+
+    if name != QWEN:
+        return base.resolve(name, None, cache_dir(), lambda text, part: None).path
+    folder = cache_dir() / f"random-{QWEN}"
+    if not folder.exists():
+        make_random(folder)
+    return folder
+
+
+def make_random(folder: Path) -> None:
+    """Write a model of the shape of Qwen2.5-0.5B with random weights, and SmolLM2's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=151936,
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+    partial = folder.with_name(f".{folder.name}")
+    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(partial)
+    AutoTokenizer.from_pretrained(model_directory("offline:smollm2-135m")).save_pretrained(partial)
+    partial.rename(folder)
+
+
+def make_examples(arguments: argparse.Namespace) -> list[Any]:
+    """Return random token ids, half of them a prompt."""
+    from learning.objectives.dpo import TokenisedPair, with_reference
+    from learning.objectives.tokens import make_example
+
+    rng, half = Random("memory"), arguments.length // 2
+
+    def ids() -> list[int]:
+        return [rng.randint(1000, 30000) for _ in range(half)]
+
+    count = arguments.batch * (1 + arguments.steps)
+    if arguments.objective == "sft":
+        return [make_example(ids(), ids(), half) for _ in range(count)]
+    pairs = []
+    for _ in range(count):
+        prompt = ids()
+        pairs.append(TokenisedPair(*(make_example(prompt, ids(), half) for _ in range(2))))
+    return list(with_reference(pairs, [BETA_REFERENCE] * count))
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

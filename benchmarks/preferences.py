@@ -174,9 +174,7 @@ class Comparison:
         if "federation" in self._arguments.arms:
             steps = sum(u["steps"] for u in read_jsonl(config.run.path / "client_metrics.jsonl"))
             figures = self._figures(run.tensors(run.versions[-1].version))
-            record(
-                "federation", steps=steps, seconds=round(time.monotonic() - started), **figures
-            )
+            record("federation", steps=steps, seconds=round(time.monotonic() - started), **figures)
         if "central" in self._arguments.arms:
             self._train_centrally(run, record)
 
@@ -199,9 +197,10 @@ class Comparison:
         for pair in order:
             if len(chosen) == self._arguments.pairs:
                 break
-            if pair.question not in seen and encode(
-                tokenizer, [pair], self._arguments.length - 32
-            ).examples:
+            if (
+                pair.question not in seen
+                and encode(tokenizer, [pair], self._arguments.length - 32).examples
+            ):
                 seen.add(pair.question)
                 chosen.append(pair)
         if len(chosen) < self._arguments.pairs:
