@@ -1,4 +1,5 @@
-"""`fccl try` in a terminal: answer a text, take a correction, and print what became of it."""
+"""`fccl try` in a terminal: answer a text, take a correction or a rating, and say what became of it.
+"""
 
 from __future__ import annotations
 
