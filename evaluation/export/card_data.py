@@ -17,6 +17,7 @@ _FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 KIND_TITLES: dict[RowKind, str] = {
     "sft": "instructions with answers",
     "va": "preference pairs",
+    "kto": "rated answers",
     "cls": "labelled texts",
 }
 

@@ -18,6 +18,7 @@ from evaluation.export.card_data import (
 _UNITS = {
     "sft": "nats per response token",
     "dpo": "loss per pair",
+    "kto": "loss per answer",
     "classification": "nats per text",
 }
 
@@ -87,6 +88,8 @@ def _phase_row(card: CardData, index: int) -> tuple[str, ...]:
 
 
 def _objective(phase: PhaseConfig) -> str:
+    if phase.kto is not None:
+        return f"kto (β {phase.beta:g}, weights {phase.good_weight:g} and {phase.bad_weight:g})"
     if phase.dpo is None:
         return phase.objective
     extra = f", + {phase.sft_weight:g} · sft" if phase.sft_weight else ""
