@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event as Flag
 
+from common.clock import format_time
 from common.errors import BrokerError, DataError, FcclError, ModelError, StoreError, WireError
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import TaskRefusal, TrainTask
@@ -23,6 +24,7 @@ from worker.events import WorkerEventKind
 from worker.heartbeat import HeartbeatSender
 from worker.incremental.learner import Learner
 from worker.observer import Observer
+from worker.settings.rest import Rest
 from worker.publisher import Publisher
 from worker.site import run_discovery
 from worker.site.enrolment import EnrolmentRequests
@@ -64,6 +66,7 @@ class WorkerParts:
     runner: TaskRunner
     publisher: Publisher
     metrics: Observer
+    rest: Rest
     device_share: Callable[[], str]  # takes this worker's share of the cores, and describes it
 
 
@@ -74,6 +77,7 @@ class Worker:
         self._parts = parts
         self._results: Counter[TaskResult] = Counter()
         self._refusals = 0  # in a row
+        self._rests_until: float | None = None  # as last reported
 
     @property
     def worker_id(self) -> str:
@@ -114,6 +118,9 @@ class Worker:
                     reason = ended
                     break
                 self._parts.enrolments.poll()
+                if self._is_resting():
+                    stop.wait(TAKE_S)
+                    continue
                 if self._parts.learner is not None:
                     self._parts.learner.process_inboxes(stop)
                 if (task := self._parts.tasks.next_task(TAKE_S)) is not None:
@@ -140,6 +147,17 @@ class Worker:
         parts.slot.release()
         return waiting
 
+    def _is_resting(self) -> bool:
+        """Return whether the site does not work now, and report a change."""
+        until = self._parts.rest.until()
+        if until != self._rests_until:
+            self._rests_until = until
+            state = "waiting" if until is None else "resting"
+            self._parts.heartbeats.update(state=state, rests_until=until, now=True)
+            text = "works again" if until is None else f"resting until {format_time(until)}"
+            self._parts.events.record(WorkerEventKind.RESTING, text)
+        return until is not None
+
     def _process(self, task: TrainTask, abandon: Flag) -> None:
         """Run a task, and remove it from the disk unless it is to be tried again."""
         slot, heartbeats = self._parts.slot, self._parts.heartbeats
@@ -161,7 +179,7 @@ class Worker:
                 self._refusals = 0
                 slot.drop_task()
         finally:
-            heartbeats.end_task()
+            heartbeats.end_task(self._parts.rest.until())
 
     def _execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         try:

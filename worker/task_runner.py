@@ -32,6 +32,7 @@ from worker.heartbeat import HeartbeatSender
 from worker.incremental.learner import Learner
 from worker.models.source import ModelSource
 from worker.observer import Observer
+from worker.settings.bandwidth import TransferStopped
 from worker.spool import Slot, client_lock
 from worker.trainer import MIN_LOSS, NO_START, TrainedTask, Trainer
 
@@ -86,11 +87,17 @@ class TaskRunner:
         """
         if self.store.get_receipt(self.run, self.site.name, task.task_id) is not None:
             return TaskResult.SETTLED
+        try:
+            return self._execute(task, abandon)
+        except TransferStopped:
+            return self._interrupt_or_abandon(task, abandon)
+
+    def _execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         self.heartbeats.update(state="fetching")
         base = self.source.fetch_base(task.base, self._request_base, abandon)
         if base is None:
             return TaskResult.POSTPONED
-        adapter = self.source.fetch_adapter(task)
+        adapter = self.source.fetch_adapter(task, abandon)
         if adapter is None:
             return self._abandon(task, f"version {task.base_version} is gone")
         self.heartbeats.update(state="training", now=True)
@@ -120,7 +127,7 @@ class TaskRunner:
             self.learner.note_version(task, adapter)
             start = self.learner.prepare_task(task, base, adapter, abandon)
         references = References(
-            self.slot.client_dir(task.client_id), lambda: self.source.fetch_reference(task)
+            self.slot.client_dir(task.client_id), lambda: self.source.fetch_reference(task, abandon)
         )
         trained = None
         try:

@@ -54,8 +54,9 @@ NO_START = IncrementalStart()
 class Trainer:
     """Trains tasks one after another on one device."""
 
-    def __init__(self, data: ClientData, models: ModelCache) -> None:
+    def __init__(self, data: ClientData, models: ModelCache, *, evaluation: bool = True) -> None:
         self._data, self._models = data, models
+        self._evaluation = evaluation
         self._compute = models.compute
 
     def train(
