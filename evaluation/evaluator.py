@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from common.config.config import PhaseConfig
 from common.protocol.fields import RowKind
+from common.protocol.tasks import ModelPrecision
 from common.protocol.tensors import Tensors
 from common.run_directory.recorded_run import RecordedRun
 from learning.data import prepared_data, splits
@@ -24,12 +25,12 @@ from learning.data.row_types import LabelledText, Row
 from learning.evaluation import row_scores
 from learning.evaluation.generation import generate
 from learning.evaluation.inference import class_answers
-from learning.evaluation.measurement import BATCH
 from learning.evaluation.metrics import EvalMetrics
 from learning.evaluation.row_scores import RowScorer, Scores
-from learning.models import lora, objective_model
-from learning.models.loader import LoadedModel
+from learning.models import lora
+from learning.models.adapted import AdapterModel, load_adapted
 from learning.models.lora import AdaptedModel
+from learning.models.precision import weight_format
 from learning.prompts.form import prompt_form
 from learning.training.device import Compute
 
@@ -98,22 +99,34 @@ class Evaluator:
     `DataError` if they are gone.
     """
 
-    def __init__(self, run: RecordedRun, base_path: Path, compute: Compute) -> None:
+    def __init__(
+        self,
+        run: RecordedRun,
+        base_path: Path,
+        compute: Compute,
+        precision: ModelPrecision | None = None,
+    ) -> None:
+        """Store the arguments; `precision` replaces that of the run."""
         self.run = run
         self._base_path = base_path
         self._compute = compute
+        self._precision = precision or run.config.model.precision
 
     @cached_property
-    def _loaded(self) -> LoadedModel:
-        objective = self.run.config.phase[0].objective
-        return objective_model.load_for_objective(
-            objective, self._base_path, self.run.labels, self._compute.device
+    def _loaded(self) -> AdapterModel:
+        config = self.run.config
+        return load_adapted(
+            config.phase[0].objective,
+            self._base_path,
+            self.run.labels,
+            self._compute.device,
+            config.model.lora,
+            weight_format(self._precision, autocast=self._compute.autocast),
         )
 
-    @cached_property
+    @property
     def model(self) -> AdaptedModel:
-        # Its tensors are overwritten, so that the seed does not matter.
-        return lora.attach(self._loaded.model, self.run.config.model.lora, seed=0)
+        return self._loaded.model
 
     @cached_property
     def prepared(self) -> PreparedData:
@@ -143,7 +156,7 @@ class Evaluator:
 
     def classify(self, rows: EvaluationRows) -> list[tuple[int, float]]:
         """Return the likeliest class of each row, with its probability."""
-        return class_answers(self.model, rows.examples, BATCH)
+        return class_answers(self.model, rows.examples)
 
     def build_set(self, kind: RowKind, version: int, limits: EvaluationLimits) -> EvaluationRows:
         """Return the held-out rows of a kind with each client's validation rows."""

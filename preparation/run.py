@@ -26,10 +26,13 @@ from common.protocol.tensors import Tensors
 from coordinator.storage import run as runs
 from coordinator.storage.run import PreparedRun
 from learning.data import prepared_data
-from learning.models import exported_adapter, lora, objective_model
+from learning.models import exported_adapter, lora
+from learning.models.adapted import load_adapted
 from learning.models.exported_adapter import ExportedAdapter
 from learning.models.lora import AdaptedModel
 from learning.models.lora_targets import check_targets
+from learning.models.precision import weight_format
+from learning.models.quantized import check_quantizable
 from learning.progress import ProgressCallback
 from preparation.base_model import (
     MessageCallback,
@@ -81,10 +84,15 @@ def prepare_run(
     if prepared.folder != clients:
         _copy_rows(prepared.folder, clients)
     objective = config.phase[0].objective
-    loaded = objective_model.load_for_objective(
-        objective, model.path, prepared.labels, torch.device("cpu")
-    )
-    adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
+    check_quantizable(model.path, weight_format(config.model.precision, autocast=False))
+    adapted = load_adapted(
+        objective,
+        model.path,
+        prepared.labels,
+        torch.device("cpu"),
+        config.model.lora,
+        seed=config.run.seed,
+    ).model
     check_targets(adapted, config.model.lora)
     if start is not None:
         _begin_with(start, adapted, prepared, on_message)

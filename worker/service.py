@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from threading import Event as Flag
 
 from common.clock import format_time
-from common.errors import BrokerError, DataError, FcclError, ModelError, StoreError, WireError
+from common.errors import (
+    BrokerError,
+    ConfigError,
+    DataError,
+    FcclError,
+    ModelError,
+    StoreError,
+    WireError,
+)
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import TaskRefusal, TrainTask
 from common.store.store import Store
@@ -24,8 +32,8 @@ from worker.events import WorkerEventKind
 from worker.heartbeat import HeartbeatSender
 from worker.incremental.learner import Learner
 from worker.observer import Observer
-from worker.settings.rest import Rest
 from worker.publisher import Publisher
+from worker.settings.rest import Rest
 from worker.site import run_discovery
 from worker.site.enrolment import EnrolmentRequests
 from worker.spool import Slot
@@ -103,6 +111,7 @@ class Worker:
         stays on the disk.
 
         Raises:
+            ConfigError: Three tasks in a row are at odds with the settings of the site.
             DataError: Three tasks in a row could not be trained: there are no such rows here.
             ModelError: Likewise, for lack of the base model, or because training diverged.
             WireError: Likewise, because the store's content is damaged.
@@ -168,7 +177,7 @@ class Worker:
         heartbeats.start_task(task, self._max_staleness())
         try:
             result = self._execute(task, abandon)
-        except (DataError, ModelError, WireError) as error:
+        except (ConfigError, DataError, ModelError, WireError) as error:
             self._refuse(task, error)
             slot.drop_task()
             if self._refusals >= MAX_REFUSALS:

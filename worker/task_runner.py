@@ -22,8 +22,9 @@ from common.protocol.fields import MAX_LOSS
 from common.protocol.tasks import TrainTask
 from common.protocol.tensor_table import make_table
 from common.protocol.tensors import Tensors
-from common.protocol.updates import Update
+from common.protocol.updates import ContributionStats, Update
 from common.store.store import Store
+from common.task_seconds import describe_seconds
 from learning.training.loop import StepReport
 from worker import error_feedback
 from worker.data.references import References
@@ -33,7 +34,10 @@ from worker.incremental.learner import Learner
 from worker.models.source import ModelSource
 from worker.observer import Observer
 from worker.settings.bandwidth import TransferStopped
+from worker.settings.settings import SiteSettings
+from worker.settings.suitability import check_task
 from worker.spool import Slot, client_lock
+from worker.task_clock import TaskClock
 from worker.trainer import MIN_LOSS, NO_START, TrainedTask, Trainer
 
 LOCK_S = 1.0  # longest wait for a client that another process of this machine trains
@@ -73,6 +77,7 @@ class TaskRunner:
     on_event: EventCallback
     on_step: StepCallback
     metrics: Observer
+    settings: SiteSettings = SiteSettings()  # noqa: RUF009 - frozen
 
     def execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         """Run a task from its base model to an update on the disk.
@@ -80,13 +85,16 @@ class TaskRunner:
         `abandon` stops it after the current step; the task stays on the disk.
 
         Raises:
+            ConfigError: The settings of the site do not permit it.
             DataError: The client's rows are not here.
-            ModelError: The base model is not available or does not fit, or training diverged.
+            ModelError: The base model is not accepted, not available or does not fit, or training
+                diverged.
             StoreError: The store is out of reach.
             WireError: The store's content is damaged.
         """
         if self.store.get_receipt(self.run, self.site.name, task.task_id) is not None:
             return TaskResult.SETTLED
+        check_task(self.settings, task)
         try:
             return self._execute(task, abandon)
         except TransferStopped:
@@ -94,24 +102,26 @@ class TaskRunner:
 
     def _execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         self.heartbeats.update(state="fetching")
-        base = self.source.fetch_base(task.base, self._request_base, abandon)
+        clock = TaskClock()
+        with clock.part("fetch"):
+            base = self.source.fetch_base(task.base, self._request_base, abandon)
+            adapter = None if base is None else self.source.fetch_adapter(task, abandon)
         if base is None:
             return TaskResult.POSTPONED
-        adapter = self.source.fetch_adapter(task, abandon)
         if adapter is None:
             return self._abandon(task, f"version {task.base_version} is gone")
         self.heartbeats.update(state="training", now=True)
         try:
             with client_lock(self.state, self.run, task.client_id, LOCK_S):
-                trained = self._train(task, base, adapter, abandon)
+                trained = self._train(task, base, adapter, abandon, clock)
                 if trained is None:
                     return self._interrupt_or_abandon(task, abandon)
-                self._keep_update(task, trained)
+                stats = self._keep_update(task, trained, clock)
         except Timeout:
             text = f"another worker of this machine trains {task.client_id}"
             self.on_event(WorkerEventKind.WAITING, text)
             return TaskResult.POSTPONED
-        self._report(task, trained)
+        self._report(task, stats)
         return TaskResult.TRAINED
 
     def _request_base(self, digest: str | None) -> None:
@@ -119,7 +129,7 @@ class TaskRunner:
         self.heartbeats.update(wants=digest, now=True)
 
     def _train(
-        self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag
+        self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag, clock: TaskClock
     ) -> TrainedTask | None:
         """Train a task; return None if it was not finished. Needs the client's lock."""
         start = NO_START
@@ -132,7 +142,7 @@ class TaskRunner:
         trained = None
         try:
             on_step = self._step_callback(task, abandon)
-            trained = self.trainer.train(task, base, adapter, references, on_step, start)
+            trained = self.trainer.train(task, base, adapter, references, on_step, start, clock)
         finally:
             if trained is None and self.learner is not None:
                 self.learner.release_task(task)
@@ -154,13 +164,19 @@ class TaskRunner:
 
         return on_step
 
-    def _keep_update(self, task: TrainTask, trained: TrainedTask) -> None:
+    def _keep_update(
+        self, task: TrainTask, trained: TrainedTask, clock: TaskClock
+    ) -> ContributionStats:
+        """Write the update to the disk, and return its statistics with the time of its parts."""
         try:
-            layout, data = error_feedback.encode(
-                task.update_codec, trained.delta, self.slot.residual(task)
-            )
+            with clock.part("encode"):
+                layout, data = error_feedback.encode(
+                    task.update_codec, trained.delta, self.slot.residual(task)
+                )
+                digest = codec.digest(data)
         except ValueError as error:
             raise ModelError(f"the delta of {task.task_id}: {error}", "lower phase.lr") from None
+        stats = trained.stats.model_copy(update={"seconds": clock.seconds()})
         schema1 = task.layout is None  # a task of schema 1 has an answer of schema 1
         update = Update(
             task_id=task.task_id,
@@ -169,20 +185,20 @@ class TaskRunner:
             worker_id=self.worker_id,
             phase=task.phase,
             base_version=task.base_version,
-            stats=trained.stats,
+            stats=trained.stats if schema1 else stats,
             codec=task.update_codec,
             layout=None if schema1 else layout.digest,
             tensors=make_table(task.update_codec, layout) if schema1 else None,
-            sha256=codec.digest(data),
+            sha256=digest,
         )
         self.slot.put_update(update, data)
+        return stats
 
-    def _report(self, task: TrainTask, trained: TrainedTask) -> None:
-        stats = trained.stats
+    def _report(self, task: TrainTask, stats: ContributionStats) -> None:
         self.metrics.on_task_end("trained", stats)
         text = (
             f"{task.task_id} of {task.client_id} from version {task.base_version}:"
-            f" loss {stats.avg_loss:.3f}, {stats.train_seconds:.1f} s"
+            f" loss {stats.avg_loss:.3f}, {describe_seconds(stats)}"
         )
         self.on_event(WorkerEventKind.TRAINED, text)
 

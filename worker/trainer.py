@@ -9,24 +9,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from common.errors import ModelError
 from common.protocol.fields import MAX_LOSS
 from common.protocol.tasks import TrainTask
 from common.protocol.tensors import Tensors
 from common.protocol.updates import ContributionStats
+from learning.evaluation.inference import row_nats
+from learning.evaluation.measurement import Measurement
 from learning.models import lora
 from learning.models.lora import AdaptedModel
-from learning.objectives import classification, dpo, registry
+from learning.models.precision import FLOAT32, WeightFormat
+from learning.objectives import classification, registry
+from learning.objectives.registry import Objective
 from learning.training import loop
 from learning.training.loop import StepReport
-from worker.data.references import References
+from worker.data.references import Answers, References
 from worker.data.shards import ClientData, TokenisedShard
+from worker.data.task_rows import TaskRows, select_rows
 from worker.models.loaded import ModelCache
+from worker.task_clock import TaskClock
 
 MIN_LOSS = 1e-9  # in nats; the scores of `contribution` divide by it
 
@@ -52,7 +60,7 @@ NO_START = IncrementalStart()
 
 
 class Trainer:
-    """Trains tasks one after another on one device."""
+    """Trains tasks one after another on one device; without `evaluation` it measures no holdout."""
 
     def __init__(self, data: ClientData, models: ModelCache, *, evaluation: bool = True) -> None:
         self._data, self._models = data, models
@@ -67,6 +75,7 @@ class Trainer:
         references: References,
         on_step: Callable[[StepReport], bool],
         start: IncrementalStart = NO_START,
+        clock: TaskClock | None = None,
     ) -> TrainedTask | None:
         """Train a task; return None if `on_step` abandoned it.
 
@@ -77,74 +86,136 @@ class Trainer:
             task: The task to train.
             base: Directory of the base model.
             adapter: θ of the task's base version.
-            references: Used by `dpo` tasks; the client's lock must be held.
+            references: Used where a task names a reference; the client's lock must be held.
             on_step: Called after each step; False abandons the task.
             start: What the client has learned from its users.
+            clock: Measures the parts of the task.
 
         Raises:
             DataError: The client's rows are not here.
             ModelError: The model does not fit, or training diverged.
         """
-        loaded = self._models.load(task.objective, base, task.base.digest, task.lora, task.labels)
-        objective = registry.make_objective(
-            task.objective, task.dpo, task.labels, prompt=task.prompt
-        )
-        shard = self._data.load_for_task(task, objective, loaded.tokenizer)
-        if start.learned:
-            length = task.training.max_length
-            more = objective.encode(loaded.tokenizer, start.learned, length).examples
-            shard = replace(shard, train=[*shard.train, *more])
+        clock = clock or TaskClock()
+        with clock.part("load"):
+            loaded = self._models.load(
+                task.objective, base, task.base.digest, task.lora, task.labels, task.precision
+            )
+            objective = registry.make_objective(
+                task.objective, task.dpo, task.labels, prompt=task.prompt
+            )
+            shard = self._load_rows(task, objective, loaded.tokenizer, start)
+            rows = select_rows(shard, task.training, task.seed, self._budget(task))
+        train, measured = shard.train, rows.measured
         if task.reference is not None:
-            shard = self._with_references(loaded.model, shard, task.reference.sha256, references)
-        if task.objective == "classification":
-            shard = _with_logit_adjustment(shard, task)
-        lora.write_adapter(loaded.model, adapter)
-        autocast = self._compute.autocast
-        before = objective.measure(loaded.model, shard.holdout, autocast=autocast)
+            version = f"{task.reference.sha256}{self._weights_key(loaded.weights)}"
+            known = _Reference(loaded.model, objective, version, references)
+            with clock.part("reference"):
+                train, measured = self._with_reference(known, train, rows)
+        with clock.part("load"):
+            lora.write_adapter(loaded.model, adapter)
+        with clock.part("measure"):
+            before = self._measure(loaded.model, objective, measured)
         if start.unsent is not None:
             begun = {name: adapter[name] + start.unsent[name] for name in adapter}
             lora.write_adapter(loaded.model, begun)
         result = loop.train(
             loaded.model,
             objective,
-            shard.train,
+            train,
             task.training,
             on_step,
             seed=task.seed,
-            autocast=autocast,
+            autocast=self._compute.autocast,
         )
         if result.stopped:
             return None
-        after = objective.measure(loaded.model, shard.holdout, autocast=autocast)
-        local = lora.read_adapter(loaded.model)
-        delta = {name: local[name] - adapter[name] for name in local}
+        with clock.part("measure"):
+            after = self._measure(loaded.model, objective, measured)
+        with clock.part("encode"):
+            local = lora.read_adapter(loaded.model)
+            delta = {name: local[name] - adapter[name] for name in local}
+            norm = l2_norm(delta)
         stats = ContributionStats(
-            num_samples=len(shard.train),
+            num_samples=len(train),
             num_tokens=result.tokens,
             steps=result.steps,
             avg_loss=_reported_loss(result.avg_loss),
-            loss_before=_reported_loss(before.loss),
-            loss_after=_reported_loss(after.loss),
+            loss_before=_reported_loss(before.loss) if before else None,
+            loss_after=_reported_loss(after.loss) if after else None,
             train_seconds=result.seconds,
-            delta_norm=l2_norm(delta),
-            accuracy_before=before.accuracy,
-            accuracy_after=after.accuracy,
+            delta_norm=norm,
+            accuracy_before=before.accuracy if before else None,
+            accuracy_after=after.accuracy if after else None,
             incremental_samples=start.samples,
         )
         return TrainedTask(delta, stats)
 
-    def _with_references(
-        self, model: AdaptedModel, shard: TokenisedShard, version: str, references: References
+    def _budget(self, task: TrainTask) -> float | None:
+        return task.holdout_budget if self._evaluation else 0.0
+
+    def _weights_key(self, weights: WeightFormat) -> str:
+        """Return what the values of a reference depend on, besides its version, on this machine."""
+        autocast = " under autocast" if self._compute.autocast else ""
+        return "" if weights == FLOAT32 and not autocast else f" {weights.describe()}{autocast}"
+
+    def _load_rows(
+        self,
+        task: TrainTask,
+        objective: Objective,
+        tokenizer: PreTrainedTokenizerBase,
+        start: IncrementalStart,
     ) -> TokenisedShard:
+        """Return the client's rows, with those that it has learned from its users."""
+        shard = self._data.load_for_task(task, objective, tokenizer)
+        if start.learned:
+            more = objective.encode(tokenizer, start.learned, task.training.max_length).examples
+            shard = replace(shard, train=[*shard.train, *more])
+        if task.objective == "classification":
+            shard = _with_logit_adjustment(shard, task)
+        return shard
 
-        def with_references(pairs: Sequence[dpo.TokenisedPair]) -> tuple[dpo.TokenisedPair, ...]:
-            def compute(reference: Tensors) -> list[tuple[float, float]]:
-                lora.write_adapter(model, reference)
-                return dpo.log_probabilities(model, pairs, autocast=self._compute.autocast)
+    def _measure(
+        self, model: AdaptedModel, objective: Objective, examples: Sequence[Any]
+    ) -> Measurement | None:
+        if not examples:
+            return None
+        return objective.measure(model, examples, autocast=self._compute.autocast)
 
-            return dpo.with_reference(pairs, references.log_probabilities(version, pairs, compute))
+    def _with_reference(
+        self, known: _Reference, train: Sequence[Any], rows: TaskRows
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Return training and measured examples; those that the task uses have their log π_ref."""
+        used = sorted(rows.used)
+        found = known.add([*(train[i] for i in used), *rows.measured], self._compute.autocast)
+        train = list(train)
+        for i, example in zip(used, found, strict=False):
+            train[i] = example
+        return train, found[len(used) :]
 
-        return TokenisedShard(with_references(shard.train), with_references(shard.holdout))
+
+@dataclass(frozen=True)
+class _Reference:
+    """The model π_ref of a task, and what is known about it."""
+
+    model: AdaptedModel  # of the task; its adapter is overwritten if values are missing
+    objective: Objective
+    version: str  # that the values are kept by
+    references: References
+
+    def add(self, examples: Sequence[Any], autocast: bool) -> list[Any]:
+        """Return examples with log π_ref of their answers."""
+
+        def compute(theta: Tensors, missing: Answers) -> list[float]:
+            lora.write_adapter(self.model, theta)
+            return [-nats for nats in row_nats(self.model, missing, autocast=autocast)]
+
+        answers = [self.objective.answers(example) for example in examples]
+        flat = [answer for own in answers for answer in own]
+        nats = iter(self.references.log_probabilities(self.version, flat, compute))
+        return [
+            self.objective.with_reference(example, list(islice(nats, len(own))))
+            for example, own in zip(examples, answers, strict=True)
+        ]
 
 
 def _with_logit_adjustment(shard: TokenisedShard, task: TrainTask) -> TokenisedShard:

@@ -69,6 +69,18 @@ def _of_model(config: FederationConfig) -> Iterator[tuple[str, str]]:
             "model.adapter needs LoRA, but model.lora = false trains all parameters",
             "merge the adapter into its base and set model.name to the result",
         )
+    if model.lora is None and model.quantization != "none":
+        yield (
+            f'model.quantization = "{model.quantization}" needs LoRA, but model.lora = false trains'
+            " all parameters, and quantized ones cannot be trained",
+            'set model.quantization = "none", or give model.lora',
+        )
+    if model.lora is None and model.dtype == "bfloat16":
+        yield (
+            'model.dtype = "bfloat16" is for frozen weights, but model.lora = false trains all'
+            " parameters, and steps of training are too small for bfloat16",
+            'set model.dtype = "auto", or give model.lora',
+        )
     only_dpo = all(phase.objective == "dpo" for phase in config.phase)
     if model.lora and model.lora.dropout not in (0.0, LoraSpec().dropout) and only_dpo:
         yield (

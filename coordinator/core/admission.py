@@ -52,7 +52,7 @@ def decide(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> Admiss
     assert client is not None and task is not None  # checked with the sender
     if problem := _check_attempt(task, update):
         return AdmissionDecision(Rejection(RejectionKind.ATTEMPT, problem))
-    if problem := _check_statistics(update):
+    if problem := _check_statistics(update, plan.aggregation.contribution_source):
         return AdmissionDecision(Rejection(RejectionKind.STATISTICS, problem))
     if update.problem is not None:
         return AdmissionDecision(update.problem)
@@ -86,11 +86,13 @@ def _check_attempt(task: OpenTask, update: UpdateArrived) -> str:
     return ""
 
 
-def _check_statistics(update: UpdateArrived) -> str:
+def _check_statistics(update: UpdateArrived, source: str) -> str:
     # Losses are finite and positive by the record's own rules; the row count is capped later.
     stats = update.stats
     if stats.num_samples == 0 or stats.steps == 0 or stats.num_tokens == 0:
         return "the statistics claim no samples, no tokens or no steps"
+    if source == "holdout" and stats.loss_after is None:
+        return "the statistics lack the holdout loss, from which contributions are computed"
     return ""
 
 

@@ -67,7 +67,8 @@ def _describe_version(summary: VersionSummary) -> LogEvent:
     clients = ", ".join(f"{u.client_id} {u.weight:.2f}" for u in summary.updates)
     text = (
         f"version {summary.version}: {len(summary.updates)} updates ({clients}),"
-        f" train loss {summary.train_loss:.3f},"
-        f" holdout {summary.holdout_before:.3f} to {summary.holdout_after:.3f}"
+        f" train loss {summary.train_loss:.3f}"
     )
+    if summary.holdout_before is not None and summary.holdout_after is not None:
+        text += f", holdout {summary.holdout_before:.3f} to {summary.holdout_after:.3f}"
     return log_event("info", EventKind.VERSION, text, version=summary.version)

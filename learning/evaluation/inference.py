@@ -26,6 +26,7 @@ from learning.objectives.classification import TokenisedText
 from learning.objectives.sft import token_nats
 from learning.objectives.tokens import IGNORED, TokenisedExample
 from learning.training.batches import Example, collate, length_order, sorted_batches
+from learning.training.fast_path import fast_path
 
 T = TypeVar("T")
 
@@ -33,7 +34,6 @@ T = TypeVar("T")
 def evaluate(
     model: torch.nn.Module,
     examples: Sequence[TokenisedExample],
-    batch_size: int,
     *,
     autocast: bool = False,
 ) -> EvalMetrics:
@@ -44,7 +44,7 @@ def evaluate(
     """
     if not examples:
         raise DataError("there is nothing to evaluate on", "give rows that fit into max_length")
-    nats = row_nats(model, examples, batch_size, autocast=autocast)
+    nats = row_nats(model, examples, autocast=autocast)
     tokens = [example.target_count for example in examples]
     return text_metrics(nats, tokens, [example.response_bytes for example in examples])
 
@@ -52,61 +52,58 @@ def evaluate(
 def row_nats(
     model: torch.nn.Module,
     examples: Sequence[TokenisedExample],
-    batch_size: int,
     *,
     autocast: bool = False,
 ) -> list[float]:
     """Return −log p(response | prompt) of each example, in nats, in the order of the examples."""
     device = next(model.parameters()).device
     sums: list[float] = []
-    with evaluation_mode(model, autocast=autocast):
-        for batch in sorted_batches(examples, batch_size, partial(collate, device=device)):
+    with evaluation_mode(model, autocast=autocast), fast_path(model, autocast=autocast):
+        for batch in sorted_batches(examples, partial(collate, device=device)):
             nats, rows = token_nats(model, batch)
             sums += torch.zeros(batch.size, device=device).index_add(0, rows, nats).tolist()
     return restore_order(sums, examples)
 
 
 def class_scores(
-    model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
+    model: torch.nn.Module, texts: Sequence[TokenisedText], *, autocast: bool = False
 ) -> list[tuple[float, int]]:
     """Return each text's −log p of the true class, in nats, and its likeliest class, in order."""
     scores: list[tuple[float, int]] = []
-    for logits, labels in _class_logits(model, texts, batch_size):
+    for logits, labels in _class_logits(model, texts, autocast=autocast):
         nats = cross_entropy(logits, labels, reduction="none")
         scores += zip(nats.tolist(), logits.argmax(-1).tolist(), strict=True)
     return restore_order(scores, texts)
 
 
 def class_answers(
-    model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
+    model: torch.nn.Module, texts: Sequence[TokenisedText], *, autocast: bool = False
 ) -> list[tuple[int, float]]:
     """Return the likeliest class of each text and its probability, in order."""
     answers: list[tuple[int, float]] = []
-    for logits, _ in _class_logits(model, texts, batch_size):
+    for logits, _ in _class_logits(model, texts, autocast=autocast):
         probability, label = logits.softmax(-1).max(-1)
         answers += zip(label.tolist(), probability.tolist(), strict=True)
     return restore_order(answers, texts)
 
 
 def class_probabilities(
-    model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
+    model: torch.nn.Module, texts: Sequence[TokenisedText], *, autocast: bool = False
 ) -> list[tuple[float, ...]]:
     """Return the probability of every class, for each text in order."""
     probabilities: list[tuple[float, ...]] = []
-    for logits, _ in _class_logits(model, texts, batch_size):
+    for logits, _ in _class_logits(model, texts, autocast=autocast):
         probabilities += map(tuple, logits.softmax(-1).tolist())
     return restore_order(probabilities, texts)
 
 
 def _class_logits(
-    model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
+    model: torch.nn.Module, texts: Sequence[TokenisedText], *, autocast: bool = False
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield float32 logits (B, classes) and true classes, in the order of `sorted_batches`."""
     device = next(model.parameters()).device
-    with evaluation_mode(model):
-        for batch in sorted_batches(
-            texts, batch_size, partial(classification.collate, device=device)
-        ):
+    with evaluation_mode(model, autocast=autocast):
+        for batch in sorted_batches(texts, partial(classification.collate, device=device)):
             out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
             yield out.logits.float(), batch.labels
 

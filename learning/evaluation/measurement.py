@@ -12,9 +12,6 @@ from dataclasses import dataclass
 
 import torch
 
-BATCH = 16
-"""Examples of a measuring batch: enough to keep two cores busy, small in memory."""
-
 
 @dataclass(frozen=True)
 class Measurement:

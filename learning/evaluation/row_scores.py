@@ -22,7 +22,6 @@ import torch
 from common.protocol.fields import ObjectiveName, RowKind
 from common.protocol.tasks import DpoSettings, PromptSpec
 from learning.evaluation import inference, metrics
-from learning.evaluation.measurement import BATCH
 from learning.evaluation.metrics import EvalMetrics
 from learning.objectives import dpo, registry
 from learning.objectives.classification import TokenisedText
@@ -73,7 +72,7 @@ def make_scorer(
 
 
 def _text_scores(model: torch.nn.Module, examples: Sequence[TokenisedExample]) -> list[float]:
-    return inference.row_nats(model, examples, BATCH)
+    return inference.row_nats(model, examples)
 
 
 def _text_metrics(examples: Sequence[TokenisedExample], scores: Scores, _: Scores) -> EvalMetrics:
@@ -102,7 +101,7 @@ class _PairMetrics:
 def _class_scores(
     model: torch.nn.Module, texts: Sequence[TokenisedText]
 ) -> list[tuple[float, int]]:
-    return inference.class_scores(model, texts, BATCH)
+    return inference.class_scores(model, texts)
 
 
 @dataclass(frozen=True)

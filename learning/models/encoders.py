@@ -29,7 +29,9 @@ from transformers import (
 )
 
 from common.errors import ModelError
+from learning.models import held_weights
 from learning.models.loader import LoadedModel, quiet
+from learning.models.precision import FLOAT32, WeightFormat
 from learning.models.tokenizer_fit import check_fit, embedding_rows
 from learning.pruning.record import Pruning, check_shapes, read_pruning, reshape
 
@@ -38,7 +40,13 @@ _MAX_LAYERS = 1024  # each takes time to build, before its weights turn out to b
 _PADS = ("[PAD]", "<pad>")
 
 
-def load_encoder(path: Path, labels: Sequence[str], device: torch.device, seed: int) -> LoadedModel:
+def load_encoder(
+    path: Path,
+    labels: Sequence[str],
+    device: torch.device,
+    seed: int,
+    weights: WeightFormat = FLOAT32,
+) -> LoadedModel:
     """Load an encoder with a classification head for these labels.
 
     A head in the checkpoint is kept if it has as many labels; otherwise a new one is made.
@@ -58,7 +66,7 @@ def load_encoder(path: Path, labels: Sequence[str], device: torch.device, seed: 
         "label2id": {label: i for i, label in enumerate(labels)},
         "problem_type": "single_label_classification",
     }
-    return _load(path, AutoModelForSequenceClassification, fields, device, seed)
+    return _load(path, AutoModelForSequenceClassification, fields, device, seed, weights)
 
 
 def load_whole(path: Path, device: torch.device) -> LoadedModel:
@@ -103,7 +111,12 @@ def _check_order(path: Path, labels: Sequence[str]) -> None:
 
 
 def _load(
-    path: Path, auto: Any, fields: dict[str, Any], device: torch.device, seed: int
+    path: Path,
+    auto: Any,
+    fields: dict[str, Any],
+    device: torch.device,
+    seed: int,
+    weights: WeightFormat = FLOAT32,
 ) -> LoadedModel:
     pruning = read_pruning(path)
     config = _config(path, fields)
@@ -123,6 +136,8 @@ def _load(
         raise _unusable(path, error) from None
     if pruning:
         model.__class__ = type(built).__bases__[0]  # only its building was special
+    if weights != FLOAT32:
+        held_weights.convert(model, weights, device)
     torch.nn.Module.to(model, device)  # transformers wraps `to` in a way that loses its types
     torch.nn.Module.eval(model)
     return LoadedModel(model, _padded(tokenizer, model, path))

@@ -29,6 +29,8 @@ from transformers import (
 from transformers.utils import logging
 
 from common.errors import ModelError
+from learning.models import held_weights
+from learning.models.precision import FLOAT32, WeightFormat
 from learning.models.tokenizer_fit import check_fit, embedding_rows
 
 _LOCK = threading.RLock()
@@ -36,7 +38,7 @@ _LOCK = threading.RLock()
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A base model in memory: float32, in evaluation mode, with a tokenizer that can pad."""
+    """A base model in memory, in evaluation mode, with a tokenizer that can pad."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -68,17 +70,19 @@ def _silenced() -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def load(path: Path, device: torch.device) -> LoadedModel:
+def load(path: Path, device: torch.device, weights: WeightFormat = FLOAT32) -> LoadedModel:
     """Load the causal language model in a directory.
 
     Raises:
         ModelError: The files are not a causal language model with a tokenizer.
     """
+    converted = weights != FLOAT32
     try:
         with quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
-                dtype=torch.float32,
+                # Weights that are to be converted are mapped from their files as they are.
+                dtype="auto" if converted else torch.float32,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -98,6 +102,8 @@ def load(path: Path, device: torch.device) -> LoadedModel:
             "copy the whole model again, with every file that save_pretrained wrote",
         )
     check_fit(tokenizer, embedding_rows(model), path)
+    if converted:
+        held_weights.convert(model, weights, device)
     torch.nn.Module.to(model, device)  # transformers wraps `to` in a way that loses its types
     torch.nn.Module.eval(model)
     return LoadedModel(model, _padded(tokenizer, path))

@@ -28,6 +28,7 @@ from transformers.pytorch_utils import Conv1D
 from common.errors import ModelError
 from common.protocol.tasks import LoraSpec
 from common.protocol.tensors import Tensors
+from learning.models.held_weights import head_names
 
 AdaptedModel = PeftModel | PreTrainedModel
 """A model with LoRA factors, or one that is trained as a whole."""
@@ -80,9 +81,7 @@ def _heads(model: PreTrainedModel) -> list[str] | None:
     It trains every module whose name ends as a head's does, such as DistilBERT's `pre_classifier`,
     but excludes from adaptation only those with exactly such a name.
     """
-    ends = tuple(SEQ_CLS_HEAD_NAMES)
-    names = [name for name, _ in model.named_children() if name.endswith(ends)]
-    return [name for name in names if name not in ends] or None
+    return [name for name in head_names(model) if name not in SEQ_CLS_HEAD_NAMES] or None
 
 
 def read_adapter(model: AdaptedModel) -> Tensors:

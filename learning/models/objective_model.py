@@ -14,6 +14,8 @@ from common.protocol.fields import ObjectiveName
 from learning.models.encoders import load_encoder
 from learning.models.families import Family
 from learning.models.loader import LoadedModel, load
+from learning.models.precision import FLOAT32, WeightFormat
+from learning.models.quantized import check_quantizable
 
 HEAD_SEED = 0
 """Seed of weights that a checkpoint lacks (a head, a pooler): every side must draw the same."""
@@ -24,16 +26,23 @@ def family_for_objective(objective: ObjectiveName) -> Family:
 
 
 def load_for_objective(
-    objective: ObjectiveName, path: Path, labels: Sequence[str], device: torch.device
+    objective: ObjectiveName,
+    path: Path,
+    labels: Sequence[str],
+    device: torch.device,
+    weights: WeightFormat = FLOAT32,
 ) -> LoadedModel:
-    """Load a base model for an objective, in float32 and evaluation mode.
+    """Load a base model for an objective, in evaluation mode.
 
     Args:
         labels: Class names of `classification`.
+        weights: Format of its weights. Only those of float32 can be trained.
 
     Raises:
-        ModelError: The files are not such a model with a tokenizer.
+        ModelError: The files are not such a model with a tokenizer, or it cannot be held in this
+            format on this machine.
     """
+    check_quantizable(path, weights)
     if objective == "classification":
-        return load_encoder(path, labels, device, HEAD_SEED)
-    return load(path, device)
+        return load_encoder(path, labels, device, HEAD_SEED, weights)
+    return load(path, device, weights)

@@ -36,7 +36,6 @@ ADAMW_EPS = 1e-4
 gradient once its frequencies are explained; the usual 1e-8 would scale it up to steps of full
 length, all in the direction of that class, which the other clients would have to undo.
 """
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ class TextBatch:
     labels: torch.Tensor
     offsets: torch.Tensor
     tokens: int
+    whole_size: int  # texts of the whole batch, if this is a part of one
 
     @property
     def size(self) -> int:
@@ -104,8 +104,15 @@ class ClassEncoder:
         )
 
 
-def collate(texts: Sequence[TokenisedText], device: torch.device | None = None) -> TextBatch:
-    """Pad texts to the longest of them."""
+def collate(
+    texts: Sequence[TokenisedText],
+    device: torch.device | None = None,
+    whole: Sequence[TokenisedText] | None = None,
+) -> TextBatch:
+    """Pad texts to the longest of them.
+
+    `whole` has all texts of the batch that these are a part of; None if they are all.
+    """
     ids, mask = pad([text.input_ids for text in texts])
     labels = torch.tensor([text.label for text in texts])
     offsets = torch.tensor([text.offsets for text in texts])
@@ -115,6 +122,7 @@ def collate(texts: Sequence[TokenisedText], device: torch.device | None = None) 
         labels.to(device),
         offsets.to(device),
         sum(text.length for text in texts),
+        len(whole or texts),
     )
 
 
@@ -139,6 +147,8 @@ def loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Return the mean cross-entropy of logits with their offsets.
 
+    The mean is over the texts of the whole batch that this may be a part of.
+
     With smoothing ε the target is 1 − ε + ε/C for the true class and ε/C for each other one.
 
     Returns:
@@ -149,8 +159,8 @@ def loss(
     right = (logits.detach().argmax(-1) == batch.labels).float().mean()
     if batch.offsets.shape[1]:
         logits = logits + batch.offsets
-    nats = cross_entropy(logits, batch.labels, label_smoothing=smoothing)
-    return nats, {"accuracy": float(right)}
+    nats = cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=smoothing)
+    return nats / batch.whole_size, {"accuracy": float(right)}
 
 
 @dataclass(frozen=True)
@@ -187,7 +197,7 @@ def predict(
     predicted: list[int] = []
     true: list[int] = []
     with evaluation_mode(model, autocast=autocast):
-        for batch in sorted_batches(texts, _BATCH, partial(collate, device=device)):
+        for batch in sorted_batches(texts, partial(collate, device=device)):
             logits = _logits(model, batch)
             total += float(cross_entropy(logits, batch.labels, reduction="sum"))
             predicted += logits.argmax(-1).tolist()

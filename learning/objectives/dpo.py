@@ -21,7 +21,8 @@ from transformers import PreTrainedTokenizerBase
 
 from common.protocol.tasks import DpoSettings, PromptSpec
 from learning.data.row_types import PreferencePair
-from learning.evaluation.measurement import BATCH, Measurement, evaluation_mode
+from learning.evaluation.inference import row_nats
+from learning.evaluation.measurement import Measurement, evaluation_mode
 from learning.objectives.sft import token_nats
 from learning.objectives.tokens import (
     NO_ROOM,
@@ -59,6 +60,8 @@ class PairBatch:
     rows: TokenBatch
     lengths: torch.Tensor  # response tokens of each row, float32 (2B,)
     reference: torch.Tensor  # log π_ref of each row, float32 (2B,)
+    whole_size: int  # pairs of the whole batch, if this is a part of one
+    whole_chosen: int  # response tokens of its chosen answers
 
     @property
     def size(self) -> int:
@@ -119,15 +122,25 @@ def _unusable(chosen: EncodedText, rejected: EncodedText, max_length: int) -> st
     return SAME_TOKENS if list(chosen.ids) == list(rejected.ids) else None
 
 
-def collate(pairs: Sequence[TokenisedPair], device: torch.device | None = None) -> PairBatch:
-    """Pad pairs to the longest of all answers. Pairs without a reference count as zero."""
-    answers = [p.chosen for p in pairs] + [p.rejected for p in pairs]
+def collate(
+    pairs: Sequence[TokenisedPair],
+    device: torch.device | None = None,
+    whole: Sequence[TokenisedPair] | None = None,
+) -> PairBatch:
+    """Pad pairs to the longest of all answers. Pairs without a reference count as zero.
+
+    `whole` has all pairs of the batch that these are a part of; None if they are all.
+    """
+    all_pairs = whole or pairs
+    rows = [p.chosen for p in pairs] + [p.rejected for p in pairs]
     known = [p.reference or (0.0, 0.0) for p in pairs]
     reference = [chosen for chosen, _ in known] + [rejected for _, rejected in known]
     return PairBatch(
-        batches.collate(answers, device),
-        torch.tensor([float(a.target_count) for a in answers], device=device),
+        batches.collate(rows, device),
+        torch.tensor([float(a.target_count) for a in rows], device=device),
         torch.tensor(reference, device=device),
+        len(all_pairs),
+        sum(p.chosen.target_count for p in all_pairs),
     )
 
 
@@ -135,17 +148,18 @@ def log_probabilities(
     model: torch.nn.Module, pairs: Sequence[TokenisedPair], *, autocast: bool = False
 ) -> list[tuple[float, float]]:
     """Return log π(answer | prompt) of chosen and rejected, summed over tokens, in nats."""
-    device = next(model.parameters()).device
-    order = batches.length_order(pairs)
-    sums: list[tuple[float, float]] = [(0.0, 0.0)] * len(pairs)
-    done = 0
-    with evaluation_mode(model, autocast=autocast), fast_path(model, autocast=autocast):
-        for batch in batches.sorted_batches(pairs, BATCH // 2, partial(collate, device=device)):
-            values = _sums(model, batch.rows)[0].view(2, -1).T.tolist()
-            for place, (chosen, rejected) in zip(order[done:], values, strict=False):
-                sums[place] = (chosen, rejected)
-            done += batch.size
-    return sums
+    nats = row_nats(model, [each for pair in pairs for each in answers(pair)], autocast=autocast)
+    return [(-chosen, -rejected) for chosen, rejected in zip(nats[::2], nats[1::2], strict=True)]
+
+
+def answers(pair: TokenisedPair) -> tuple[TokenisedExample, TokenisedExample]:
+    return pair.chosen, pair.rejected
+
+
+def pair_with_reference(pair: TokenisedPair, nats: Sequence[float]) -> TokenisedPair:
+    """Return a pair with log π_ref of its answers, in the order of `answers`."""
+    chosen, rejected = nats
+    return replace(pair, reference=(chosen, rejected))
 
 
 def with_reference(
@@ -191,16 +205,18 @@ class DpoObjective:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the mean loss per pair + λ · mean −log p per token of the chosen answers.
 
+        Both means are over the whole batch that this may be a part of.
+
         Returns:
             The loss (a scalar with gradient); `accuracy`, the share of pairs whose chosen answer
             has the higher reward, and `margin`, the mean difference of rewards β·score.
         """
         sums, nats, rows = _sums(model, batch.rows)
         scores = sums - batch.reference
-        loss = preference_loss(scores, batch.lengths, self.settings).mean()
+        loss = preference_loss(scores, batch.lengths, self.settings).sum() / batch.whole_size
         if self.settings.sft_weight:
             chosen = nats[rows < batch.size]
-            loss = loss + self.settings.sft_weight * chosen.mean()
+            loss = loss + self.settings.sft_weight * chosen.sum() / batch.whole_chosen
         chosen_score, rejected_score = scores.detach().chunk(2)
         difference = chosen_score - rejected_score
         figures = {
@@ -218,8 +234,9 @@ class DpoObjective:
         """
         device = next(model.parameters()).device
         loss = right = 0.0
-        with evaluation_mode(model, autocast=autocast):
-            for batch in batches.sorted_batches(pairs, BATCH // 2, partial(collate, device=device)):
+        tokens = batches.EVALUATION_TOKENS // 2  # a pair has two rows
+        with evaluation_mode(model, autocast=autocast), fast_path(model, autocast=autocast):
+            for batch in batches.sorted_batches(pairs, partial(collate, device=device), tokens):
                 value, figures = self.loss(model, batch)
                 loss += float(value) * batch.size
                 right += figures["accuracy"] * batch.size

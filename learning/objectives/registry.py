@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from common.protocol.fields import ObjectiveName
 from common.protocol.tasks import DpoSettings, PromptSpec
 from learning.evaluation.inference import evaluate
-from learning.evaluation.measurement import BATCH, Measurement
+from learning.evaluation.measurement import Measurement
 from learning.objectives import classification, dpo, tokens
 from learning.objectives.sft import sft_loss
 from learning.objectives.tokens import EncodedRows, TokenisedExample
@@ -38,6 +38,10 @@ class Objective:
         loss: (model, batch) → (scalar loss with gradient, figures to report). The losses of the
             parts of a batch add up to the loss of the whole.
         measure: (model, examples, autocast=…) → loss and accuracy, without dropout.
+        answers: (example) → its answers with their prompts, of which `with_reference` needs log
+            π_ref; none where nothing is compared with a reference.
+        with_reference: (example, log π_ref of each of its answers, in nats) → the example with
+            these values.
         prepare_batch: (model, all examples of a batch, micro-batch size) → the same examples, with
             what depends on the batch as a whole. Called before the batch is split.
         dropout: Whether a model trains with its dropout. Not against a reference, which has none:
@@ -49,6 +53,8 @@ class Objective:
     collate: Callable[..., Any]
     loss: Callable[[Any, Any], Any]
     measure: Callable[..., Measurement]
+    answers: Callable[[Any], Sequence[TokenisedExample]] = lambda example: ()
+    with_reference: Callable[[Any, Sequence[float]], Any] = lambda example, nats: example
     prepare_batch: Callable[[torch.nn.Module, Sequence[Any], int], Sequence[Any]] = (
         lambda model, examples, size: examples
     )
@@ -82,6 +88,8 @@ def make_objective(
                 dpo.collate,
                 preference.loss,
                 preference.measure,
+                answers=dpo.answers,
+                with_reference=dpo.pair_with_reference,
                 dropout=False,
             )
         case "kto":
@@ -100,4 +108,4 @@ def make_objective(
 def _measure_sft(
     model: torch.nn.Module, examples: Sequence[TokenisedExample], *, autocast: bool = False
 ) -> Measurement:
-    return Measurement(evaluate(model, examples, BATCH, autocast=autocast).values["nats_per_token"])
+    return Measurement(evaluate(model, examples, autocast=autocast).values["nats_per_token"])

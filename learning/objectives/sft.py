@@ -21,9 +21,12 @@ from learning.training.batches import TokenBatch
 
 
 def sft_loss(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, dict[str, float]]:
-    """Return the mean loss per response token in nats (with gradient), and `nats`, its sum."""
+    """Return the mean loss per response token in nats (with gradient), and `nats`, its sum.
+
+    The mean is over the response tokens of the whole batch that this may be a part of.
+    """
     total = response_nats(model, batch)
-    return total / batch.target_count, {"nats": float(total.detach())}
+    return total / batch.whole_target_count, {"nats": float(total.detach())}
 
 
 def response_nats(model: torch.nn.Module, batch: TokenBatch) -> torch.Tensor:

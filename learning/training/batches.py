@@ -25,6 +25,11 @@ WIDTH_MULTIPLE = 16
 """Widths are multiples of this, so that kernels cached per shape (those of oneDNN for bfloat16) are
 used again and their cache does not grow without end.
 """
+EVALUATION_TOKENS = 2048
+"""Tokens of a batch without gradients, padding included.
+
+A fixed number of rows would be too little work for short rows, and too much memory for long ones.
+"""
 _POOL = 32  # batches sorted by length together; more of them pad less and mix less
 _JITTER = 0.05  # random share of a length when sorting, so that epochs differ in their batches
 
@@ -65,17 +70,25 @@ class TokenBatch:
     labels: torch.Tensor  # token ids to learn, `IGNORED` elsewhere; not shifted
     tokens: int  # that are not padding
     target_count: int  # positions to learn
+    whole_target_count: int  # of the whole batch, if this is a part of one
 
     @property
     def size(self) -> int:
         return self.input_ids.shape[0]
 
 
-def collate(examples: Sequence[TokenisedExample], device: torch.device | None = None) -> TokenBatch:
+def collate(
+    examples: Sequence[TokenisedExample],
+    device: torch.device | None = None,
+    whole: Sequence[TokenisedExample] | None = None,
+) -> TokenBatch:
     """Pad examples to the longest of them, rounded up to a multiple of `WIDTH_MULTIPLE`.
 
     No padding token is needed: padding to the right of a causal model's tokens changes nothing, and
     it is masked.
+
+    Args:
+        whole: All examples of the batch that these are a part of; None if they are all.
     """
     ids, mask = pad([e.input_ids for e in examples])
     labels = [e.labels + (IGNORED,) * (ids.shape[1] - len(e.labels)) for e in examples]
@@ -85,44 +98,68 @@ def collate(examples: Sequence[TokenisedExample], device: torch.device | None = 
         torch.tensor(labels, device=device),
         sum(len(e.input_ids) for e in examples),
         sum(e.target_count for e in examples),
+        sum(e.target_count for e in (whole or examples)),
     )
 
 
 def pad(sequences: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad ids with 0 to a multiple of `WIDTH_MULTIPLE`; return ids and mask, int64 (B, T)."""
-    width = -(-max(map(len, sequences)) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    width = padded_width(max(map(len, sequences)))
     ids = [ids + (0,) * (width - len(ids)) for ids in sequences]
     mask = [(1,) * len(ids) + (0,) * (width - len(ids)) for ids in sequences]
     return torch.tensor(ids), torch.tensor(mask)
+
+
+def padded_width(length: int) -> int:
+    """Return the width to which a batch is padded whose longest example has that length."""
+    return -(-length // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
 
 
 def batches_per_epoch(n: int, batch_size: int) -> int:
     return -(-n // batch_size)
 
 
-def shuffled_batches(
-    examples: Sequence[E], batch_size: int, seed: int, collate: Callable[[Sequence[E]], B]
-) -> Iterator[B]:
-    """Yield batches without end; each pass holds every example once, in an order of its own.
+def shuffled_batches(examples: Sequence[E], batch_size: int, seed: int) -> Iterator[list[E]]:
+    """Yield the examples of batches without end; each pass holds every example once.
+
+    Each pass has an order of its own.
 
     The batches of a pass have nearly equal sizes, at most `batch_size`: a pass of 17 examples in
     batches of 16 is 9 and 8, since a batch of one would weigh its example 16-fold.
     """
-    if not examples:
+    for chosen in shuffled_indexes([e.length for e in examples], batch_size, seed):
+        yield [examples[i] for i in chosen]
+
+
+def shuffled_indexes(lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[list[int]]:
+    """Yield the indexes of the examples in each batch of `shuffled_batches`, without end.
+
+    So it is known before training which examples a task will use.
+    """
+    if not lengths:
         raise ValueError("no examples to batch")
     rng = Random(f"batches {seed}")
     while True:
-        for chosen in _epoch([e.length for e in examples], batch_size, rng):
-            yield collate([examples[i] for i in chosen])
+        yield from _epoch(lengths, batch_size, rng)
 
 
 def sorted_batches(
-    examples: Sequence[E], batch_size: int, collate: Callable[[Sequence[E]], B]
+    examples: Sequence[E], collate: Callable[[Sequence[E]], B], tokens: int = EVALUATION_TOKENS
 ) -> Iterator[B]:
-    """Yield every example once, sorted by length (`length_order`), for evaluation."""
+    """Yield every example once, sorted by length (`length_order`), for evaluation.
+
+    A batch has at most `tokens`, padding included; a longer example has a batch of its own.
+    """
     order = length_order(examples)
-    for start in range(0, len(order), batch_size):
-        yield collate([examples[i] for i in order[start : start + batch_size]])
+    start = 0
+    for end in range(1, len(order) + 1):
+        # Sorted, so that the last example of a batch is the longest.
+        full = end < len(order) and (
+            (end + 1 - start) * padded_width(examples[order[end]].length) > tokens
+        )
+        if full or end == len(order):
+            yield collate([examples[i] for i in order[start:end]])
+            start = end
 
 
 def length_order(examples: Sequence[Example]) -> list[int]:

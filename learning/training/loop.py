@@ -14,15 +14,16 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from common.errors import ModelError
 from common.protocol.tasks import LocalTraining
 from learning.objectives.registry import Objective
-from learning.training.batches import Batch, Example, batches_per_epoch, shuffled_batches
+from learning.training.accumulation import BatchGradient, GradientAccumulator
+from learning.training.batches import Example, batches_per_epoch, shuffled_batches
 from learning.training.fast_path import fast_path
+from learning.training.memory import AUTOMATIC, MemorySettings
 
 BETAS = (0.5, 0.99)
 """Decay of AdamW's moments.
@@ -66,6 +67,7 @@ def train(
     seed: int = 0,
     autocast: bool = False,
     decay: bool = False,
+    memory: MemorySettings = AUTOMATIC,
 ) -> TrainResult:
     """Train the parameters that require a gradient, in place.
 
@@ -80,6 +82,8 @@ def train(
         decay: Lower the learning rate linearly, to lr/steps at the last step, instead of keeping it
             constant. The end of a task is then less noisy than its last batches, which is good
             where the result is judged by itself and not averaged with others'.
+        memory: How a batch goes through the model; the order of the batches and, but for rounding
+            and dropout, the result do not depend on it.
 
     Raises:
         ModelError: The loss or its gradient is not finite.
@@ -91,23 +95,21 @@ def train(
         weights, lr=training.lr, betas=BETAS, eps=objective.eps, weight_decay=0.0
     )
     device = weights[0].device
-    collate: Callable[..., Batch] = partial(objective.collate, device=device)
-    batches = shuffled_batches(examples, training.batch_size, seed, collate)
+    accumulator = GradientAccumulator(model, objective, weights, memory, autocast=autocast)
+    batches = shuffled_batches(examples, training.batch_size, seed)
     total, done, start = _Totals(), True, time.perf_counter()
     model.train(objective.dropout)
     forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     with forked, fast_path(model, autocast=autocast):
         torch.manual_seed(seed)  # dropout
         for step in range(1, steps + 1):
-            batch = next(batches)
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                nats, _ = objective.loss(model, batch)
-            loss = _gradient(nats, training, weights=weights, anchors=anchors)
+            found = accumulator.compute(next(batches))
+            loss = _clip(found.loss, training, weights=weights, anchors=anchors)
             _check(loss, step, training)
             if decay:
                 optimizer.param_groups[0]["lr"] = training.lr * (steps - step + 1) / steps
             optimizer.step()
-            total.add(batch, loss)
+            total.add(found)
             report = StepReport(step, steps, loss, total.tokens, time.perf_counter() - start)
             if not (done := on_step(report)):
                 break
@@ -119,25 +121,22 @@ def total_steps(training: LocalTraining, examples: int) -> int:
     return training.steps or training.epochs * batches_per_epoch(examples, training.batch_size)
 
 
-def _gradient(
-    nats: torch.Tensor,
+def _clip(
+    loss: float,
     training: LocalTraining,
     *,
     weights: Sequence[torch.Tensor],
     anchors: Sequence[torch.Tensor],
 ) -> float:
-    """Leave the clipped gradient in the weights and return the loss without the proximal term.
+    """Add the proximal term's gradient, clip the sum, and return the loss without that term.
 
     The loss is NaN where the gradient is not finite: such a gradient cannot be clipped.
     """
-    for weight in weights:
-        weight.grad = None
-    torch.autograd.backward(nats)
     for weight, anchor in zip(weights, anchors, strict=False):  # no anchors without FedProx
         if weight.grad is not None:
             weight.grad.add_(weight.detach() - anchor, alpha=training.prox_mu)
     norm = float(torch.nn.utils.clip_grad_norm_(weights, training.max_grad_norm))
-    return float(nats.detach()) if math.isfinite(norm) else math.nan
+    return loss if math.isfinite(norm) else math.nan
 
 
 def _check(loss: float, step: int, training: LocalTraining) -> None:
@@ -155,12 +154,12 @@ class _Totals:
         self.steps = self.samples = self.tokens = self.target_count = 0
         self.nats = 0.0
 
-    def add(self, batch: Batch, loss: float) -> None:
+    def add(self, batch: BatchGradient) -> None:
         self.steps += 1
         self.samples += batch.size
         self.tokens += batch.tokens
         self.target_count += batch.target_count
-        self.nats += loss * batch.target_count
+        self.nats += batch.loss * batch.target_count
 
     def result(self, seconds: float, *, stopped: bool) -> TrainResult:
         mean = self.nats / self.target_count if self.target_count else 0.0

@@ -18,3 +18,6 @@ class MemorySettings:
 
     micro_batch: int | None = None
     checkpointing: bool | None = None
+
+
+AUTOMATIC = MemorySettings()

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from common.config.loader import parse
+from common.protocol.tasks import ModelPrecision
 from common.protocol.tensors import Tensors
 from common.protocol.versions import VersionSummary
 from common.run_directory.recorded_run import read_run
@@ -24,10 +25,12 @@ LIMITS = {"sft": 4, "va": 4, "cls": 4}
 FEW = EvaluationLimits(heldout=LIMITS, client=LIMITS, samples=2, new_tokens=3)
 
 
-def evaluator_of(directory: Path, compute: Compute = CPU) -> Evaluator:
+def evaluator_of(
+    directory: Path, compute: Compute = CPU, precision: ModelPrecision | None = None
+) -> Evaluator:
     """Return the evaluator of a run made here."""
     run = read_run(directory)
-    return Evaluator(run, Path(run.base.name), compute)
+    return Evaluator(run, Path(run.base.name), compute, precision)
 
 
 def make_run(directory: Path, table: dict[str, object], name: str = "r") -> Path:

@@ -1,11 +1,13 @@
-"""Reference log-probabilities (log π_ref) of a client's preference pairs, kept beside its data.
+"""Reference log-probabilities (log π_ref) of a client's answers, kept beside its data.
 
-A phase of preference optimisation compares with one version, the same in every task. The
-log-probabilities that this version gives to a client's pairs are therefore constants of the phase,
-computed once. The name of the file is a hash of all that they depend on, so that another worker of
-this machine, or the next start of this one, finds it.
+A phase of preference optimisation compares with one version, the same in every task. What this
+version gives to an answer is therefore a constant of the phase. A task asks for the answers that it
+uses; those that no task has used before are computed, and added to the phase's file. Another worker
+of this machine, or the next start of this one, finds them there. An answer is known by its tokens,
+so that pairs, single ratings and answers of other prompts can share a file.
 
-`worker/trainer.py` reads them before it trains a `dpo` task; the client's lock must be held.
+`worker/trainer.py` reads them before it trains a `dpo` or `kto` task; the client's lock must be
+held.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -22,13 +23,16 @@ from safetensors.numpy import load_file, save
 
 from common.files import write_durable
 from common.protocol.tensors import Tensors
-from learning.objectives.dpo import TokenisedPair
+from learning.objectives.tokens import TokenisedExample
 
 _PREFIX = "reference."
-_KEPT = 4  # of training and holdout pairs, of this phase and of one before it
+_KEPT = 4  # files: of this phase and of some before it
+_KEY_BYTES = 16
 
-Pairs = Sequence[TokenisedPair]
-Nats = list[tuple[float, float]]
+Answers = Sequence[TokenisedExample]
+"""Answers with their prompts."""
+ComputeNats = Callable[[Tensors, Answers], Sequence[float]]
+"""(θ of the reference, answers) → log π_ref of each, in nats."""
 
 
 @dataclass(frozen=True)
@@ -39,36 +43,48 @@ class References:
     fetch: Callable[[], Tensors]  # returns θ of the reference version; called only if needed
 
     def log_probabilities(
-        self, version: str, pairs: Pairs, compute: Callable[[Tensors], Nats]
-    ) -> Nats:
-        """Return log π_ref of the chosen and the rejected answer of each pair, in nats.
+        self, version: str, answers: Answers, compute: ComputeNats
+    ) -> list[float]:
+        """Return log π_ref of each answer, summed over its tokens, in nats.
 
-        `version` is the SHA-256 of the reference's broadcast frame, which fixes run, base and
-        adapter. `compute` is called with θ of the reference unless a file has the values.
+        Args:
+            version: Text that fixes the model π_ref: the SHA-256 of the reference's broadcast
+                frame, which fixes run, base and adapter, and whatever else changes the values.
+            answers: Any answers of the client; equal ones are computed once.
+            compute: Called with θ of the reference and the answers that no file has, if any.
         """
-        path = self.folder / f"{_PREFIX}{_key(version, pairs)}.safetensors"
-        nats = _load(path)
-        if nats is None or nats.shape != (len(pairs), 2):
-            nats = np.array(compute(self.fetch()), dtype=np.float64).reshape(len(pairs), 2)
+        path = self.folder / f"{_PREFIX}{_hash(version).hex()}.safetensors"
+        known = _load(path)
+        keys = [_hash(repr((answer.input_ids, answer.labels))) for answer in answers]
+        missing = {k: a for k, a in zip(keys, answers, strict=True) if k not in known}
+        if missing:
+            values = compute(self.fetch(), list(missing.values()))
+            known |= dict(zip(missing, map(float, values), strict=True))
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_durable(path, save({"nats": nats}))
+            write_durable(path, _dump(known))
             _remove_old(self.folder)
-        return [(float(chosen), float(rejected)) for chosen, rejected in nats]
+        return [known[key] for key in keys]
 
 
-def _load(path: Path) -> np.ndarray[Any, Any] | None:
-    """Return the values in a file; None if it is missing, or torn by a crash."""
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()[:_KEY_BYTES]
+
+
+def _dump(known: dict[bytes, float]) -> bytes:
+    keys = np.frombuffer(b"".join(known), np.uint8).reshape(-1, _KEY_BYTES)
+    return save({"keys": keys, "nats": np.array(list(known.values()), np.float64)})
+
+
+def _load(path: Path) -> dict[bytes, float]:
+    """Return the values in a file by key; none if it is missing, or torn by a crash."""
     try:
-        return load_file(path)["nats"]
+        found = load_file(path)
+        keys, nats = found["keys"], found["nats"]
     except (FileNotFoundError, SafetensorError, KeyError):
-        return None
-
-
-def _key(version: str, pairs: Pairs) -> str:
-    digest = hashlib.sha256(version.encode())
-    for pair in pairs:
-        digest.update(repr((pair.chosen, pair.rejected)).encode())  # tokens, and which are answers
-    return digest.hexdigest()[:32]
+        return {}
+    if keys.shape != (len(nats), _KEY_BYTES):
+        return {}
+    return {key.tobytes(): float(value) for key, value in zip(keys, nats, strict=True)}
 
 
 def _remove_old(folder: Path) -> None:

@@ -20,7 +20,6 @@ from learning.data import rows, splits
 from learning.objectives.registry import Objective
 
 HELDOUT = "heldout"
-HOLDOUT_EXAMPLES = 48  # measured before and after every task; enough to compare, and quick
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class TokenisedShard:
     """Tokenised rows of one client: examples of a task's objective."""
 
     train: Sequence[Any]
-    holdout: Sequence[Any]
+    holdout: Sequence[Any]  # in the order of a hash, so that the first ones are a fair sample
 
 
 _OBJECTIVES = {kind: objective for objective, kind in ROW_KINDS.items()}
@@ -71,7 +70,7 @@ class ClientData:
     def load_for_task(
         self, task: TrainTask, objective: Objective, tokenizer: PreTrainedTokenizerBase
     ) -> TokenisedShard:
-        """Return the rows that a task learns from, and a part of the client's holdout.
+        """Return the rows that a task may use.
 
         Raises `DataError` as `load` does.
         """
@@ -82,13 +81,12 @@ class ClientData:
             task.training.max_length,
             task.prompt,
         )
-        whole = self.load(request, objective, tokenizer)
-        return TokenisedShard(whole.train, whole.holdout[:HOLDOUT_EXAMPLES])
+        return self.load(request, objective, tokenizer)
 
     def load(
         self, request: ShardRequest, objective: Objective, tokenizer: PreTrainedTokenizerBase
     ) -> TokenisedShard:
-        """Return the rows of a client, ready to train on, with all of its holdout.
+        """Return the rows of a client, ready to train on.
 
         Raises:
             DataError: This worker has no such rows of that client, or none can be used.
@@ -110,7 +108,8 @@ class ClientData:
             )
         split = splits.split_rows(rows.read(kind, path).rows)
         learned = objective.encode(tokenizer, split.train, length)
-        measured = objective.encode(tokenizer, split.holdout, length)
+        holdout = sorted(split.holdout, key=lambda row: splits.row_rank(row, "measured"))
+        measured = objective.encode(tokenizer, holdout, length)
         if not learned.examples or not measured.examples:
             skipped = {**learned.skipped, **measured.skipped}
             why = ", ".join(skipped) or "there are too few"

@@ -279,7 +279,7 @@ class Learner:
 
     def _load_shadow(self, model: CurrentModel, base: Path) -> ShadowModel:
         loaded = self._models.load(
-            model.objective, base, model.base.digest, model.lora, model.labels
+            model.objective, base, model.base.digest, model.lora, model.labels, model.precision
         )
         return ShadowModel(loaded, model, self._config, autocast=self._models.compute.autocast)
 

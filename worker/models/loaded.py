@@ -1,4 +1,4 @@
-"""Base model with an adapter attached, loaded once and kept between tasks.
+"""Cache of a base model with an adapter attached, loaded once and kept between tasks.
 
 Callers first write the tensors of an adapter into it (`learning.models.lora.write_adapter`).
 """
@@ -6,25 +6,14 @@ Callers first write the tensors of an adapter into it (`learning.models.lora.wri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from common.protocol.fields import ObjectiveName
-from common.protocol.tasks import LoraSpec
-from learning.models import lora, objective_model
-from learning.models.lora import AdaptedModel
+from common.protocol.tasks import LoraSpec, ModelPrecision
+from learning.models.adapted import AdapterModel, load_adapted
+from learning.models.precision import FLOAT32, weight_format
 from learning.training.compilation import compile_blocks
 from learning.training.device import Compute
-
-
-@dataclass(frozen=True)
-class AdapterModel:
-    """Model and its tokenizer."""
-
-    model: AdaptedModel
-    tokenizer: PreTrainedTokenizerBase
 
 
 class ModelCache:
@@ -46,23 +35,25 @@ class ModelCache:
         digest: str,
         settings: LoraSpec | None,
         labels: Sequence[str],
+        precision: ModelPrecision | None = None,
     ) -> AdapterModel:
         """Return the model for an objective, and load it unless it is the current one.
 
         `base` is the directory of the base model, and `digest` its digest. Without `settings` all
         parameters are trained. Only `classification` has a head, with one output for each label.
+        `precision` is that of the run; None stands for the defaults.
 
         Raises:
             ModelError: The model cannot be loaded, or takes no such adapter.
         """
-        key = (digest, settings, objective == "classification", tuple(labels))
+        weights = weight_format(precision, autocast=self.compute.autocast)
+        if settings is None and not weights.quantized:
+            weights = FLOAT32  # all of them are trained
+        key = (digest, settings, objective == "classification", tuple(labels), weights)
         if self._loaded is None or self._key != key:
             self._loaded = None  # frees the old model's memory first
-            loaded = objective_model.load_for_objective(
-                objective, base, labels, self.compute.device
-            )
-            model = lora.attach(loaded.model, settings, seed=0)  # its tensors are overwritten
+            loaded = load_adapted(objective, base, labels, self.compute.device, settings, weights)
             if self.compute.compiled:
-                compile_blocks(model)
-            self._key, self._loaded = key, AdapterModel(model, loaded.tokenizer)
+                compile_blocks(loaded.model)
+            self._key, self._loaded = key, loaded
         return self._loaded

@@ -23,6 +23,7 @@ _UNITS = {
 MIN_RATE = 1000.0
 BURST_S = 1.0  # of unused bandwidth that is kept
 _TURN_S = 1.0  # longest pause without looking around
+_LEAST_S = 0.001  # shortest pause; less may be lost in the rounding of the clock
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+/s)")
 
 
@@ -109,7 +110,7 @@ class Throttle:
             if not (delay := self._take(nbytes)):
                 return
             self._on_wait()
-            stop.wait(min(delay, _TURN_S))
+            stop.wait(min(max(delay, _LEAST_S), _TURN_S))
         raise TransferStopped
 
     def try_take(self, nbytes: int) -> bool:

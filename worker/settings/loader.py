@@ -32,9 +32,7 @@ class SettingsFile:
         return f"settings of {self.path}: {self.settings.describe()}"
 
 
-def load(
-    path: Path, environ: Mapping[str, str] | None = None, **options: Any
-) -> SettingsFile:
+def load(path: Path, environ: Mapping[str, str] | None = None, **options: Any) -> SettingsFile:
     """Return the settings of a file, or the defaults, with all overrides.
 
     Args:

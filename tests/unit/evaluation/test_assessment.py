@@ -10,6 +10,7 @@ import pytest
 
 from common.config.config import PhaseConfig
 from common.errors import RunError
+from common.protocol.tasks import ModelPrecision
 from common.run_directory.recorded_run import read_run
 from evaluation.assessment import Assessment, assess, choose_versions
 from evaluation.comparison import check_comparable, compare
@@ -111,7 +112,7 @@ def test_the_base_is_measured_without_an_adapters_effect(
     causal: Evaluator, found: Assessment
 ) -> None:
     rows = causal.build_set("sft", 3, FEW)
-    alone = evaluate(tiny_model(), [rows.examples[i] for i in rows.indexes([HELDOUT])], 4)
+    alone = evaluate(tiny_model(), [rows.examples[i] for i in rows.indexes([HELDOUT])])
     values = [figures.values["nats_per_token"] for figures in found.kinds[0].heldout]
     assert values[0] == pytest.approx(alone.values["nats_per_token"], rel=1e-5)
     assert values[1] != values[0] and values[2] != values[1]
@@ -120,7 +121,8 @@ def test_the_base_is_measured_without_an_adapters_effect(
 def test_metrics_are_computed_in_float32_even_where_training_autocasts(
     causal: Evaluator, found: Assessment
 ) -> None:
-    fast = evaluator_of(causal.run.directory, replace(CPU, autocast=True))
+    exact = ModelPrecision(dtype="float32")
+    fast = evaluator_of(causal.run.directory, replace(CPU, autocast=True), exact)
     assert assess(fast, 3, FEW).kinds == found.kinds
 
 

@@ -91,4 +91,5 @@ def model_of(task: TrainTask) -> CurrentModel:
         dpo=task.dpo,
         labels=task.labels,
         prompt=task.prompt,
+        precision=task.precision,
     )

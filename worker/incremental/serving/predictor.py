@@ -19,12 +19,13 @@ from learning.data.row_types import Instruction, LabelledText
 from learning.evaluation.generation import Sampling, generate
 from learning.evaluation.inference import class_probabilities
 from learning.models import lora
+from learning.models.adapted import AdapterModel
 from learning.objectives.classification import ClassEncoder
 from learning.prompts.form import prompt_form
 from learning.training.device import Compute, available_cores
 from worker.incremental.serving import served_run
 from worker.incremental.serving.client_model import ClientModel, load_client_model
-from worker.models.loaded import AdapterModel, ModelCache
+from worker.models.loaded import ModelCache
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ class Predictor:
                 f"the base model {model.base.digest[:12]} is not in {self._cache / 'models'}",
                 "start `fccl worker` here, which fetches it, or set FCCL_CACHE to the worker's",
             )
-        return self._models.load(model.objective, path, model.base.digest, model.lora, model.labels)
+        return self._models.load(
+            model.objective, path, model.base.digest, model.lora, model.labels, model.precision
+        )
 
     def _answer(
         self,
@@ -106,6 +109,6 @@ class Predictor:
             return Prediction(model.version, local, answer)
         row = LabelledText(text, model.labels[0])  # any class will do: it is not used
         encoded = ClassEncoder(model.labels).encode(loaded.tokenizer, [row], model.max_length)
-        [found] = class_probabilities(loaded.model, encoded.examples, 1)
+        [found] = class_probabilities(loaded.model, encoded.examples)
         ordered = sorted(zip(model.labels, found, strict=True), key=lambda pair: -pair[1])
         return Prediction(model.version, local, ordered[0][0], dict(ordered))

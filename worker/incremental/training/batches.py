@@ -16,7 +16,8 @@ from common.protocol.fields import ROW_KINDS, RowKind
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.evaluation.measurement import Measurement
-from worker.data.shards import HOLDOUT_EXAMPLES, ClientData, ShardRequest, TokenisedShard
+from worker.data.shards import ClientData, ShardRequest, TokenisedShard
+from worker.data.task_rows import HOLDOUT_EXAMPLES
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.inbox.learning_store import LearningStore
 from worker.incremental.report.stream import OWN

@@ -17,12 +17,12 @@ from common.protocol.versions import CurrentModel
 from learning.evaluation.inference import restore_order
 from learning.evaluation.measurement import Measurement
 from learning.models import lora
+from learning.models.adapted import AdapterModel
 from learning.objectives import classification, dpo, registry
 from learning.training import loop
 from worker.data.shards import ClientData, ShardRequest, TokenisedShard
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.training import replay
-from worker.models.loaded import AdapterModel
 
 LR_LORA: Mapping[RowKind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4}
 """AdamW's learning rate at the first step. With 5e-4 a pretrained encoder forgets more than the

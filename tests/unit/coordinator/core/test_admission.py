@@ -33,6 +33,14 @@ def kind(found: AdmissionDecision) -> RejectionKind:
     return found.rejection.kind
 
 
+def test_an_update_without_the_loss_that_its_contribution_needs_is_rejected() -> None:
+    unmeasured = make_stats().model_copy(update={"loss_before": None, "loss_after": None})
+    assert decision(stats=unmeasured) == ACCEPTED
+    plan = make_plan(aggregation=AggregationConfig(contribution_source="holdout"))
+    assert decision(plan) == ACCEPTED
+    assert kind(decision(plan, stats=unmeasured)) is RejectionKind.STATISTICS
+
+
 def test_a_flawless_update_is_accepted_unclipped() -> None:
     assert decision() == ACCEPTED
 

@@ -39,7 +39,7 @@ class Uniform(torch.nn.Module):
 
 
 def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary() -> None:
-    found = evaluate(Uniform(), ROWS, 1).values
+    found = evaluate(Uniform(), ROWS).values
     assert found["nats_per_token"] == pytest.approx(math.log(8))
     assert found["perplexity"] == pytest.approx(8)
     assert (found["tokens"], found["bytes"]) == (5, 10)
@@ -54,8 +54,9 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_response_tokens() -> None:
 
 def test_batching_and_padding_do_not_change_the_metrics() -> None:
     model = tiny_model()
-    one, two = (evaluate(model, ROWS, size).values["nats_per_token"] for size in (1, 2))
-    assert one == pytest.approx(two, rel=1e-5)
+    alone = [evaluate(model, [row]).values for row in ROWS]
+    nats = sum(each["nats_per_token"] * each["tokens"] for each in alone)
+    assert evaluate(model, ROWS).values["nats_per_token"] == pytest.approx(nats / 5, rel=1e-5)
 
 
 def test_the_loss_agrees_with_the_models_own() -> None:
@@ -68,10 +69,10 @@ def test_the_loss_agrees_with_the_models_own() -> None:
 def test_rows_are_scored_in_their_order_whatever_their_length() -> None:
     model = tiny_model()
     rows = [ROWS[1], ROWS[0], ROWS[1]]
-    alone = [evaluate(model, [row], 1).values for row in rows]
+    alone = [evaluate(model, [row]).values for row in rows]
     expected = [each["nats_per_token"] * each["tokens"] for each in alone]
-    assert row_nats(model, rows, 2) == pytest.approx(expected, rel=1e-5)
-    assert row_nats(model, [], 2) == []
+    assert row_nats(model, rows) == pytest.approx(expected, rel=1e-5)
+    assert row_nats(model, []) == []
 
 
 def test_class_scores_are_in_the_order_of_the_texts_and_average_to_the_loss(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_class_scores_are_in_the_order_of_the_texts_and_average_to_the_loss(tmp_
         LabelledText(text, label) for text, label in zip(texts, ("good", "bad", "bad"), strict=True)
     ]
     examples = ClassEncoder(("bad", "good")).encode(loaded.tokenizer, rows, 16).examples
-    scores = class_scores(loaded.model, examples, 2)
+    scores = class_scores(loaded.model, examples)
     for example, (nats, predicted) in zip(examples, scores, strict=True):
         alone = predict(loaded.model, [example])
         assert nats == pytest.approx(alone.loss, rel=1e-4)
@@ -93,13 +94,13 @@ def test_class_scores_are_in_the_order_of_the_texts_and_average_to_the_loss(tmp_
 
 def test_evaluation_restores_the_mode() -> None:
     model = tiny_model().train()
-    evaluate(model, ROWS, 2)
+    evaluate(model, ROWS)
     assert model.training
 
 
 def test_evaluating_without_examples_is_a_data_error() -> None:
     with pytest.raises(DataError, match="nothing to evaluate"):
-        evaluate(tiny_model(), [], 2)
+        evaluate(tiny_model(), [])
 
 
 def test_unigram_entropy_counts_only_learned_tokens() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from common.protocol.tasks import DpoSettings
 from common.protocol.tensors import Tensors
@@ -19,13 +20,12 @@ from learning.data.rows import read, write
 from learning.data.splits import split_rows
 from learning.models import loader, lora
 from learning.objectives import dpo
-from learning.objectives.dpo import TokenisedPair
-from learning.objectives.tokens import make_example
+from learning.objectives.tokens import TokenisedExample, make_example
 from learning.synthetic.preferences import make_preferences
 from learning.training.device import Compute
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 from tests.support.worker_records import task
-from worker.data.references import Nats, References
+from worker.data.references import Answers, References
 from worker.data.shards import ClientData
 from worker.models.loaded import ModelCache
 from worker.trainer import TrainedTask, Trainer
@@ -34,76 +34,79 @@ ONE, OTHER = "a" * 64, "b" * 64
 THETA: Tensors = {"w": np.array([2.0], np.float32)}
 
 
-def pair(*ids: int) -> TokenisedPair:
-    return TokenisedPair(make_example(ids, [7], 1), make_example(ids, [8], 1))
-
-
-PAIRS = (pair(1, 2), pair(3))
+ANSWERS = (make_example([1, 2], [7], 1), make_example([3], [7], 1))
+EXPECTED = [-6.0, -4.0]
 
 
 class Model:
-    """Return for each pair its number of tokens times the weight, and a third of that."""
+    """Return for each answer its number of tokens times the weight."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.computed = 0
 
-    def __call__(self, theta: Tensors) -> Nats:
-        self.asked += 1
-        return [(-each.length * float(theta["w"][0]), -each.length / 3) for each in PAIRS]
+    def __call__(self, theta: Tensors, answers: Answers) -> list[float]:
+        self.computed += len(answers)
+        return [-answer.length * float(theta["w"][0]) for answer in answers]
 
 
 def never() -> NoReturn:
     raise AssertionError("known already")
 
 
-def test_log_probabilities_of_a_version_are_computed_once_and_kept_exactly(tmp_path: Path) -> None:
+def test_values_of_a_version_are_computed_once_and_kept_exactly(tmp_path: Path) -> None:
     model, folder = Model(), tmp_path / "clients" / "client_0"
-    first = References(folder, lambda: THETA).log_probabilities(ONE, PAIRS, model)
-    assert first == [(-6.0, -1.0), (-4.0, -2 / 3)]
+    first = References(folder, lambda: THETA).log_probabilities(ONE, ANSWERS, model)
+    assert first == EXPECTED
     # Another worker of this machine, or the next start of this one, where the store is gone.
-    assert References(folder, never).log_probabilities(ONE, PAIRS, model) == first
-    assert model.asked == 1
+    assert References(folder, never).log_probabilities(ONE, ANSWERS[::-1], model) == first[::-1]
+    assert model.computed == 2
+
+
+def test_a_later_task_adds_the_answers_that_no_task_has_used(tmp_path: Path) -> None:
+    model, known = Model(), References(tmp_path, lambda: THETA)
+    known.log_probabilities(ONE, ANSWERS[:1], model)
+    assert known.log_probabilities(ONE, (*ANSWERS, *ANSWERS), model) == EXPECTED * 2
+    assert model.computed == 2
+    assert len(list(tmp_path.iterdir())) == 1
+    assert References(tmp_path, never).log_probabilities(ONE, (), model) == []
 
 
 @pytest.mark.parametrize(
-    ("version", "pairs"),
+    ("version", "answer"),
     [
-        (OTHER, PAIRS),
-        (ONE, PAIRS[::-1]),
-        (ONE, (replace(PAIRS[0], chosen=PAIRS[0].rejected), PAIRS[1])),
-        # The same tokens, of which other ones are the answer.
-        (ONE, (replace(PAIRS[0], chosen=make_example([1], [2, 7], 1)), PAIRS[1])),
+        (OTHER, ANSWERS[0]),
+        (ONE, make_example([1, 2], [8], 1)),
+        (ONE, make_example([1], [2, 7], 1)),  # the same tokens, of which other ones are the answer
     ],
-    ids=["another version", "another order", "another answer", "another border"],
+    ids=["another version", "another answer", "another border"],
 )
-def test_another_version_or_other_pairs_are_computed_again(
-    tmp_path: Path, version: str, pairs: tuple[TokenisedPair, ...]
+def test_another_version_or_another_answer_is_computed_again(
+    tmp_path: Path, version: str, answer: TokenisedExample
 ) -> None:
-    model = Model()
-    known = References(tmp_path, lambda: THETA)
-    known.log_probabilities(ONE, PAIRS, model)
-    known.log_probabilities(version, pairs, model)
-    assert model.asked == 2
-    known.log_probabilities(ONE, PAIRS, model)  # and leaves what was known
-    assert model.asked == 2
+    model, known = Model(), References(tmp_path, lambda: THETA)
+    known.log_probabilities(ONE, ANSWERS, model)
+    known.log_probabilities(version, [answer], model)
+    assert model.computed == 3
+    known.log_probabilities(ONE, ANSWERS, model)  # and leaves what was known
+    assert model.computed == 3
 
 
-@pytest.mark.parametrize("damage", ["empty", "half", "of other pairs"])
+@pytest.mark.parametrize("damage", ["empty", "half", "without keys", "of an earlier release"])
 def test_the_content_of_a_damaged_file_is_computed_again(tmp_path: Path, damage: str) -> None:
-    model = Model()
-    known = References(tmp_path, lambda: THETA)
-    first = known.log_probabilities(ONE, PAIRS, model)
+    model, known = Model(), References(tmp_path, lambda: THETA)
+    known.log_probabilities(ONE, ANSWERS, model)
     [path] = tmp_path.iterdir()
     whole = path.read_bytes()
-    if damage == "of other pairs":
-        known.log_probabilities(ONE, PAIRS[:1], lambda theta: model(theta)[:1])
-        [short] = set(tmp_path.iterdir()) - {path}
-        short.replace(path)
-    else:
-        path.write_bytes(whole[: len(whole) // 2] if damage == "half" else b"")
-    asked = model.asked
-    assert known.log_probabilities(ONE, PAIRS, model) == first
-    assert model.asked == asked + 1
+    path.write_bytes(
+        {
+            "empty": b"",
+            "half": whole[: len(whole) // 2],
+            "without keys": save({"keys": np.zeros((1, 16), np.uint8), "nats": np.zeros(2)}),
+            "of an earlier release": save({"nats": np.zeros((2, 2))}),
+        }[damage]
+    )
+    assert known.log_probabilities(ONE, ANSWERS, model) == EXPECTED
+    assert model.computed == 4
     assert path.read_bytes() == whole
 
 
@@ -112,13 +115,13 @@ def test_only_the_newest_four_files_are_kept(tmp_path: Path) -> None:
     (tmp_path / "residual.safetensors").write_bytes(b"of error feedback")
     for number, version in enumerate("abcdef"):
         before = set(tmp_path.iterdir())
-        known.log_probabilities(version * 64, PAIRS, model)
+        known.log_probabilities(version * 64, ANSWERS, model)
         [made] = set(tmp_path.iterdir()) - before
         os.utime(made, (number, number))  # a clock that is coarser than this loop
     assert len(list(tmp_path.glob("reference.*"))) == 4
     assert (tmp_path / "residual.safetensors").exists()
     for version in "cdef":
-        References(tmp_path, never).log_probabilities(version * 64, PAIRS, model)
+        References(tmp_path, never).log_probabilities(version * 64, ANSWERS, model)
 
 
 @dataclass

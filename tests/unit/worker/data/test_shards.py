@@ -14,8 +14,7 @@ from learning.objectives import registry
 from learning.synthetic.instructions import make_instructions
 from tests.support.tiny_model import tiny_tokenizer
 from tests.support.worker_records import task
-from worker.data import shards
-from worker.data.shards import HOLDOUT_EXAMPLES, ClientData, ShardRequest, TokenisedShard
+from worker.data.shards import ClientData, TokenisedShard
 
 
 def read(
@@ -52,7 +51,6 @@ def test_rows_are_trained_on_or_measured_but_never_both(directory: Path) -> None
     assert learned and measured
     assert not learned & measured
     assert len(shard.train) + len(shard.holdout) < 40  # `fccl evaluate` has the others
-    assert len(shard.holdout) <= HOLDOUT_EXAMPLES
 
 
 def test_rows_are_tokenised_once(directory: Path) -> None:
@@ -103,13 +101,9 @@ def test_a_client_may_have_rows_of_one_kind_only(directory: Path) -> None:
     assert len(shard.train) + len(shard.holdout) < 9  # `fccl evaluate` has the others
 
 
-def test_a_task_measures_on_a_part_of_the_holdout(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shards, "HOLDOUT_EXAMPLES", 2)
+def test_the_holdout_is_ordered_by_a_hash_and_not_as_the_file(directory: Path) -> None:
+    lines = (directory / "client_0_sft.jsonl").read_text().splitlines(keepends=True)
+    (directory / "client_1_sft.jsonl").write_text("".join(reversed(lines)))
     rows, tokenizer = ClientData(directory), tiny_tokenizer()
-    wanted = ShardRequest("client_0", "sft", (), 256)
-    whole = rows.load(wanted, registry.make_objective("sft"), tokenizer)
-    shard = read(rows, "client_0", tokenizer)
-    assert len(whole.holdout) > 2 and list(shard.holdout) == list(whole.holdout[:2])
-    assert shard.train == whole.train
+    holdout = read(rows, "client_0", tokenizer).holdout
+    assert len(holdout) > 2 and holdout == read(rows, "client_1", tokenizer).holdout
