@@ -48,13 +48,13 @@ class BaseModelSource:
         run: str,
         cache: Path,
         on_progress: ProgressCallback,
-        throttle: Throttle,
+        throttle: Throttle | None = None,
     ) -> None:
         self._store = store
         self._run = run
         self._cache = cache
         self._on_progress = on_progress
-        self._throttle = throttle
+        self._throttle = throttle or Throttle(None)
         self._own: BaseModel | None = None
 
     def use_directory(self, path: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_next_opening_is_open_and_nothing_before_it_is(
     found = next_opening(chosen, now, BERLIN)
     assert is_open(chosen, found, BERLIN)
     if found > now:
-        before = data.draw(st.floats(now, found, exclude_max=True))
+        before = data.draw(st.integers(int(now), int(found) - 1))
         assert not is_open(chosen, before, BERLIN)
 
 
