@@ -101,7 +101,7 @@ class Trainer:
                 task.objective, base, task.base.digest, task.lora, task.labels, task.precision
             )
             objective = registry.make_objective(
-                task.objective, task.dpo, task.labels, prompt=task.prompt
+                task.objective, task.dpo or task.kto, task.labels, prompt=task.prompt
             )
             shard = self._load_rows(task, objective, loaded.tokenizer, start)
             rows = select_rows(shard, task.training, task.seed, self._budget(task))

@@ -26,6 +26,7 @@ MANIFEST = "manifest.json"
 KIND_NAMES: Mapping[RowKind, str] = {
     "sft": "instructions",
     "va": "preferences",
+    "kto": "rated answers",
     "cls": "labelled texts",
 }
 """Names of the kinds in messages."""

@@ -48,6 +48,7 @@ class SourceSummary:
     """Number of used rows by the part that is left out; missing in runs of earlier releases."""
     repeated: int = 0  # used rows that are equal to an earlier one
     lost_answers: int = 0  # answers beyond the end of truncated conversations
+    pairs: int = 0  # records that were preference pairs, each of which became two ratings
 
     def fields(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,10 +59,10 @@ class SourceSummary:
         cut = f"; {self.truncated} used without their end{lost}" if self.truncated else ""
         part = "".join(f"; {count} used in part: {part}" for part, count in self.omitted.items())
         many = self.repeated >= _MANY_REPEATED * self.used
+        pairs = f"; {self.pairs} pairs, each taken as two ratings" if self.pairs else ""
         same = f"; {self.repeated} repeat an earlier row" if self.repeated and many else ""
-        return (
-            f"{self.source}: {self.used} of {self.read} rows can be used{reasons}{cut}{part}{same}"
-        )
+        used = f"{self.source}: {self.used} of {self.read} rows can be used"
+        return f"{used}{pairs}{reasons}{cut}{part}{same}"
 
 
 def load_source(
@@ -93,6 +94,7 @@ def load_source(
         makers: dict[RowKind, Callable[[int, int], Sequence[Row]]] = {
             "sft": synthetic.make_instructions,
             "va": synthetic_preferences.make_preferences,
+            "kto": synthetic_preferences.make_ratings,
             "cls": sentiment.make_reviews,
         }
         return LoadedRows(tuple(makers[kind](seed, count)), ())
@@ -158,6 +160,7 @@ def select_usable(
         used=len(kept),
         omitted=_count_omissions(loaded, encoded.kept),
         repeated=len(kept) - len(set(kept)),
+        pairs=loaded.pairs,
     )
     if not kept:
         raise DataError(
