@@ -34,6 +34,9 @@ from worker.heartbeat import HeartbeatSender
 from worker.incremental.learner import Learner
 from worker.models.source import ModelSource
 from worker.observer import Observer
+from worker.settings.bandwidth import TransferStopped
+from worker.settings.settings import SiteSettings
+from worker.settings.suitability import check_task
 from worker.spool import Slot, client_lock
 from worker.task_clock import TaskClock
 from worker.task_failures import TaskFailures
@@ -77,6 +80,7 @@ class TaskRunner:
     on_event: EventCallback
     on_step: StepCallback
     metrics: Observer
+    settings: SiteSettings = SiteSettings()  # noqa: RUF009 - frozen
     failures: TaskFailures = field(default_factory=TaskFailures)
 
     def execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
@@ -85,27 +89,35 @@ class TaskRunner:
         `abandon` stops it after the current step; the task stays on the disk.
 
         Raises:
+            ConfigError: The settings of the site do not permit it.
             DataError: The client's rows are not here.
-            ModelError: The base model is not available or does not fit, training diverged, or a
-                library failed.
+            ModelError: The base model is not accepted, not available or does not fit, training
+                diverged, or a library failed.
             StoreError: The store is out of reach.
             WireError: The store's content is damaged.
         """
         try:
-            return self._execute(task, abandon)
+            return self._run(task, abandon)
         except FcclError:
             raise
         except Exception as error:  # torch and others raise any kind
             raise self.failures.refusal(task, error) from None
 
-    def _execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
+    def _run(self, task: TrainTask, abandon: Flag) -> TaskResult:
         if self.store.get_receipt(self.run, self.site.name, task.task_id) is not None:
             return TaskResult.SETTLED
+        check_task(self.settings, task)
+        try:
+            return self._execute(task, abandon)
+        except TransferStopped:
+            return self._interrupt_or_abandon(task, abandon)
+
+    def _execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         self.heartbeats.update(state="fetching")
         clock = TaskClock()
         with clock.part("fetch"):
             base = self.source.fetch_base(task.base, self._request_base, abandon)
-            adapter = None if base is None else self.source.fetch_adapter(task)
+            adapter = None if base is None else self.source.fetch_adapter(task, abandon)
         if base is None:
             return TaskResult.POSTPONED
         if adapter is None:
@@ -148,7 +160,7 @@ class TaskRunner:
             self.learner.note_version(task, adapter)
             start = self.learner.prepare_task(task, base, adapter, abandon)
         references = References(
-            self.slot.client_dir(task.client_id), lambda: self.source.fetch_reference(task)
+            self.slot.client_dir(task.client_id), lambda: self.source.fetch_reference(task, abandon)
         )
         trained = None
         try:
