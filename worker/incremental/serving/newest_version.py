@@ -38,7 +38,7 @@ class NewestVersion:
         served = self._served
         if self.value is not None:
             model, _ = self.value
-            kinds = ("cls",) if model.objective == "classification" else ("sft", "va")
+            kinds = ("cls",) if model.objective == "classification" else ("sft", "va", "kto")
             served = served.model_copy(update={"kinds": kinds, "labels": model.labels})
         if served != self._announced:
             served_run.write(self._state, served)
