@@ -14,7 +14,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event as Flag
 
-from common.errors import BrokerError, DataError, FcclError, ModelError, StoreError, WireError
+from common.clock import format_time
+from common.errors import (
+    BrokerError,
+    ConfigError,
+    DataError,
+    FcclError,
+    ModelError,
+    StoreError,
+    WireError,
+)
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import TaskRefusal, TrainTask
 from common.store.store import Store
@@ -24,6 +33,7 @@ from worker.heartbeat import HeartbeatSender
 from worker.incremental.learner import Learner
 from worker.observer import Observer
 from worker.publisher import Publisher
+from worker.settings.rest import Rest
 from worker.site import run_discovery
 from worker.site.enrolment import EnrolmentRequests
 from worker.spool import Slot
@@ -64,6 +74,7 @@ class WorkerParts:
     runner: TaskRunner
     publisher: Publisher
     metrics: Observer
+    rest: Rest
     device_share: Callable[[], str]  # takes this worker's share of the cores, and describes it
 
 
@@ -74,6 +85,7 @@ class Worker:
         self._parts = parts
         self._results: Counter[TaskResult] = Counter()
         self._refusals = 0  # in a row
+        self._rests_until: float | None = None  # as last reported
 
     @property
     def worker_id(self) -> str:
@@ -99,6 +111,7 @@ class Worker:
         stays on the disk.
 
         Raises:
+            ConfigError: Three tasks in a row are at odds with the settings of the site.
             DataError: Three tasks in a row could not be trained: there are no such rows here.
             ModelError: Likewise, for lack of the base model, or because training diverged.
             WireError: Likewise, because the store's content is damaged.
@@ -114,6 +127,9 @@ class Worker:
                     reason = ended
                     break
                 self._parts.enrolments.poll()
+                if self._is_resting():
+                    stop.wait(TAKE_S)
+                    continue
                 if self._parts.learner is not None:
                     self._parts.learner.process_inboxes(stop)
                 if (task := self._parts.tasks.next_task(TAKE_S)) is not None:
@@ -140,6 +156,17 @@ class Worker:
         parts.slot.release()
         return waiting
 
+    def _is_resting(self) -> bool:
+        """Return whether the site does not work now, and report a change."""
+        until = self._parts.rest.until()
+        if until != self._rests_until:
+            self._rests_until = until
+            state = "waiting" if until is None else "resting"
+            self._parts.heartbeats.update(state=state, rests_until=until, now=True)
+            text = "works again" if until is None else f"resting until {format_time(until)}"
+            self._parts.events.record(WorkerEventKind.RESTING, text)
+        return until is not None
+
     def _process(self, task: TrainTask, abandon: Flag) -> None:
         """Run a task, and remove it from the disk unless it is to be tried again."""
         slot, heartbeats = self._parts.slot, self._parts.heartbeats
@@ -150,7 +177,7 @@ class Worker:
         heartbeats.start_task(task, self._max_staleness())
         try:
             result = self._execute(task, abandon)
-        except (DataError, ModelError, WireError) as error:
+        except (ConfigError, DataError, ModelError, WireError) as error:
             self._refuse(task, error)
             slot.drop_task()
             if self._refusals >= MAX_REFUSALS:
@@ -161,7 +188,7 @@ class Worker:
                 self._refusals = 0
                 slot.drop_task()
         finally:
-            heartbeats.end_task()
+            heartbeats.end_task(self._parts.rest.until())
 
     def _execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         try:

@@ -33,6 +33,9 @@ from worker.heartbeat import HeartbeatSender
 from worker.incremental.learner import Learner
 from worker.models.source import ModelSource
 from worker.observer import Observer
+from worker.settings.bandwidth import TransferStopped
+from worker.settings.settings import SiteSettings
+from worker.settings.suitability import check_task
 from worker.spool import Slot, client_lock
 from worker.task_clock import TaskClock
 from worker.trainer import MIN_LOSS, NO_START, TrainedTask, Trainer
@@ -74,6 +77,7 @@ class TaskRunner:
     on_event: EventCallback
     on_step: StepCallback
     metrics: Observer
+    settings: SiteSettings = SiteSettings()  # noqa: RUF009 - frozen
 
     def execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         """Run a task from its base model to an update on the disk.
@@ -81,18 +85,27 @@ class TaskRunner:
         `abandon` stops it after the current step; the task stays on the disk.
 
         Raises:
+            ConfigError: The settings of the site do not permit it.
             DataError: The client's rows are not here.
-            ModelError: The base model is not available or does not fit, or training diverged.
+            ModelError: The base model is not accepted, not available or does not fit, or training
+                diverged.
             StoreError: The store is out of reach.
             WireError: The store's content is damaged.
         """
         if self.store.get_receipt(self.run, self.site.name, task.task_id) is not None:
             return TaskResult.SETTLED
+        check_task(self.settings, task)
+        try:
+            return self._execute(task, abandon)
+        except TransferStopped:
+            return self._interrupt_or_abandon(task, abandon)
+
+    def _execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         self.heartbeats.update(state="fetching")
         clock = TaskClock()
         with clock.part("fetch"):
             base = self.source.fetch_base(task.base, self._request_base, abandon)
-            adapter = None if base is None else self.source.fetch_adapter(task)
+            adapter = None if base is None else self.source.fetch_adapter(task, abandon)
         if base is None:
             return TaskResult.POSTPONED
         if adapter is None:
@@ -124,7 +137,7 @@ class TaskRunner:
             self.learner.note_version(task, adapter)
             start = self.learner.prepare_task(task, base, adapter, abandon)
         references = References(
-            self.slot.client_dir(task.client_id), lambda: self.source.fetch_reference(task)
+            self.slot.client_dir(task.client_id), lambda: self.source.fetch_reference(task, abandon)
         )
         trained = None
         try:

@@ -60,10 +60,11 @@ NO_START = IncrementalStart()
 
 
 class Trainer:
-    """Trains tasks one after another on one device."""
+    """Trains tasks one after another on one device; without `evaluation` it measures no holdout."""
 
-    def __init__(self, data: ClientData, models: ModelCache) -> None:
+    def __init__(self, data: ClientData, models: ModelCache, *, evaluation: bool = True) -> None:
         self._data, self._models = data, models
+        self._evaluation = evaluation
         self._compute = models.compute
 
     def train(
@@ -103,7 +104,7 @@ class Trainer:
                 task.objective, task.dpo or task.kto, task.labels, prompt=task.prompt
             )
             shard = self._load_rows(task, objective, loaded.tokenizer, start)
-            rows = select_rows(shard, task.training, task.seed, task.holdout_budget)
+            rows = select_rows(shard, task.training, task.seed, self._budget(task))
         train, measured = shard.train, rows.measured
         if task.reference is not None:
             version = f"{task.reference.sha256}{self._weights_key(loaded.weights)}"
@@ -148,6 +149,9 @@ class Trainer:
             incremental_samples=start.samples,
         )
         return TrainedTask(delta, stats)
+
+    def _budget(self, task: TrainTask) -> float | None:
+        return task.holdout_budget if self._evaluation else 0.0
 
     def _weights_key(self, weights: WeightFormat) -> str:
         """Return what the values of a reference depend on, besides its version, on this machine."""

@@ -9,7 +9,9 @@ answer's tokens, the loss of an answer is
 where z₀ = max(0, mean of log π(y'|x) − log π_ref(y'|x)) over the whole batch estimates the KL
 divergence of π from π_ref. It is a constant of the batch, without gradient. The answer y' belongs
 to another prompt: to the next row of the client that has one. It is fixed when rows are encoded, so
-that the reference's log-probabilities of y and y' are constants, computed once per client.
+that the reference's log-probabilities of y and y' are constants, computed once per client. A row
+that was encoded alone, as the only rating of a user, has no y' and no part in z₀; z₀ is 0 if no row
+has one.
 
 Data path: `learning.data.row_types` (rated answers) → here → `learning.training.batches` →
 `KtoObjective.loss`, called by `learning.training.loop`.
@@ -51,7 +53,7 @@ class TokenisedRating:
     """One tokenised rated answer."""
 
     answer: TokenisedExample
-    mismatched: TokenisedExample  # the same prompt with another row's answer, y'
+    mismatched: TokenisedExample  # the same prompt with another row's answer, y'; or `answer`
     good: bool
     reference: tuple[float, float] | None = None  # log π_ref of answer and mismatched, in nats
     divergence: float = 0.0  # z₀ of its batch, in nats
@@ -59,6 +61,11 @@ class TokenisedRating:
     @property
     def length(self) -> int:
         return self.answer.length
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether another row has lent its answer, so that z₀ can be estimated with it."""
+        return self.mismatched.input_ids != self.answer.input_ids
 
 
 @dataclass(frozen=True)
@@ -235,7 +242,7 @@ def mean_loss(
 
 def _divergence(mismatched: Sequence[float]) -> float:
     """Return z₀ from log π − log π_ref of mismatched answers, in nats."""
-    return max(0.0, sum(mismatched) / len(mismatched))
+    return max(0.0, sum(mismatched) / len(mismatched)) if mismatched else 0.0
 
 
 @dataclass(frozen=True)
@@ -248,9 +255,10 @@ class KtoObjective:
         self, model: torch.nn.Module, ratings: Sequence[TokenisedRating], size: int
     ) -> list[TokenisedRating]:
         """Return all answers of a batch with its z₀, computed in parts of `size` answers."""
+        matched = [rating for rating in ratings if rating.is_matched]
         with torch.no_grad():
-            policy = _sums(model, [rating.mismatched for rating in ratings], size)
-        known = [(rating.reference or (0.0, 0.0))[1] for rating in ratings]
+            policy = _sums(model, [rating.mismatched for rating in matched], size)
+        known = [(rating.reference or (0.0, 0.0))[1] for rating in matched]
         found = _divergence([ours - ref for ours, ref in zip(policy, known, strict=True)])
         return [replace(rating, divergence=found) for rating in ratings]
 
@@ -281,6 +289,9 @@ class KtoObjective:
         scores, mismatched = (
             [ours[i] - ref[i] for ours, ref in zip(nats, known, strict=True)] for i in range(2)
         )
+        mismatched = [
+            score for score, rating in zip(mismatched, ratings, strict=True) if rating.is_matched
+        ]
         good = [rating.good for rating in ratings]
         right = _correct(torch.tensor(scores), torch.tensor(good)).mean()
         return Measurement(mean_loss(scores, mismatched, good, self.settings), float(right))

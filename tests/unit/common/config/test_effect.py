@@ -86,6 +86,13 @@ def test_other_settings_without_effect_are_refused() -> None:
     assert "model.prompt" in refusal(classes).what
 
 
+@pytest.mark.parametrize("model", [{"quantization": "nf4"}, {"dtype": "bfloat16"}])
+def test_weights_that_are_not_float32_need_lora(model: dict[str, Any]) -> None:
+    (key,) = model
+    assert f"model.{key}" in refusal({"model": model | {"lora": False}}).what
+    check_effect(loader.parse({"model": model}, "test"))
+
+
 def test_a_run_that_began_with_such_a_setting_can_still_be_read() -> None:
     phase = {"objective": "dpo", "preference_loss": "ipo", "label_smoothing": 0.1}
     assert loader.parse({"phase": [phase]}, "test").phase[0].label_smoothing == 0.1
