@@ -24,6 +24,7 @@ from common.errors import (
     StoreError,
     WireError,
 )
+from common.free_memory import release_free_memory
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import TaskRefusal, TrainTask
 from common.store.store import Store
@@ -189,6 +190,7 @@ class Worker:
                 slot.drop_task()
         finally:
             heartbeats.end_task(self._parts.rest.until())
+            release_free_memory()
 
     def _execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         try:
