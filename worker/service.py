@@ -24,6 +24,7 @@ from common.errors import (
     StoreError,
     WireError,
 )
+from common.free_memory import release_free_memory
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import TaskRefusal, TrainTask
 from common.store.store import Store
@@ -190,6 +191,7 @@ class Worker:
                 slot.drop_task()
         finally:
             heartbeats.end_task(self._parts.rest.until())
+            release_free_memory()
 
     def _is_broken(self) -> bool:
         """Return whether it is this worker that cannot train, rather than one of its clients.
