@@ -47,8 +47,8 @@ class KindAssessment:
     pooled: tuple[EvalMetrics, ...]  # on the validation rows of all clients together
     clients: Mapping[str, tuple[EvalMetrics, ...]]  # on the validation rows of each client
     unigram: float | None = None
-    reference: int | None = None  # for va: the version with which rewards are compared
-    beta: float | None = None  # for va: β of the rewards
+    reference: int | None = None  # the version with which rewards are compared, if there are any
+    beta: float | None = None  # β of the rewards
     available: int = 0  # rows that fit the model, of which a sample was evaluated
 
 
@@ -156,7 +156,7 @@ def _assess_kind(
         pooled=by_version(rows.clients),
         clients={name: by_version([name]) for name in rows.clients},
         unigram=unigram_entropy(heldout) if rows.kind == "sft" and heldout else None,
-        reference=rows.reference if rows.kind == "va" else None,
+        reference=rows.reference if rows.has_rewards else None,
         beta=rows.beta,
         available=rows.available,
     )
@@ -202,8 +202,8 @@ def _recorded_answers(
 
 
 def _rows_to_answer(sets: Sequence[EvaluationRows], count: int) -> list[Row]:
-    """Return held-out instructions, or else preferences; a classifier generates no text."""
-    for kind in ("sft", "va"):
+    """Return held-out instructions, or else judged answers; a classifier generates no text."""
+    for kind in ("sft", "va", "kto"):
         for each in sets:
             if each.kind == kind and (indexes := each.sample_indexes(count)):
                 return [each.rows[i] for i in indexes]

@@ -118,7 +118,7 @@ def _compare_kind(
 def _metrics(evaluator: Evaluator, version: int, rows: EvaluationRows) -> EvalMetrics:
     evaluator.load_tensors(evaluator.run.tensors(version))
     scores = reference = evaluator.score(rows)
-    if rows.kind == "va" and rows.reference != version:
+    if rows.has_rewards and rows.reference != version:
         evaluator.load_tensors(evaluator.run.tensors(rows.reference))
         reference = evaluator.score(rows)
     return rows.metrics([HELDOUT], scores, reference)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from common.config.config import PhaseConfig
 from common.protocol.fields import RowKind
@@ -25,7 +25,7 @@ from learning.data.row_types import LabelledText, Row
 from learning.evaluation import row_scores
 from learning.evaluation.generation import generate
 from learning.evaluation.inference import class_answers
-from learning.evaluation.metrics import EvalMetrics
+from learning.evaluation.metrics import REWARD_KINDS, EvalMetrics
 from learning.evaluation.row_scores import RowScorer, Scores
 from learning.models import lora
 from learning.models.adapted import AdapterModel, load_adapted
@@ -58,8 +58,8 @@ class EvaluationLimits:
 
 
 FULL_LIMITS = EvaluationLimits(
-    heldout=dict.fromkeys(("sft", "va", "cls"), splits.MAX_HELDOUT),
-    client={"sft": 50, "va": 50, "cls": 200},
+    heldout=dict.fromkeys(get_args(RowKind), splits.MAX_HELDOUT),
+    client={"sft": 50, "va": 50, "kto": 50, "cls": 200},
     new_tokens=40,
     recorded=True,
 )
@@ -87,6 +87,11 @@ class EvaluationRows:
     def kind(self) -> RowKind:
         return self.scorer.kind
 
+    @property
+    def has_rewards(self) -> bool:
+        """Whether metrics compare a version with `reference`."""
+        return self.kind in REWARD_KINDS
+
     def indexes(self, owners: Iterable[str]) -> list[int]:
         """Return the indexes of the rows of these owners."""
         owners = set(owners)
@@ -111,11 +116,18 @@ class EvaluationRows:
         for owner in dict.fromkeys(self.owners):
             own = self.indexes([owner])
             kept += pick_evenly(own, max(1, int(share * len(own))))
+        return self._select(kept)
+
+    def of(self, owners: Iterable[str]) -> EvaluationRows:
+        """Return the rows of these owners alone."""
+        return self._select(self.indexes(owners))
+
+    def _select(self, indexes: Sequence[int]) -> EvaluationRows:
         return replace(
             self,
-            rows=[self.rows[i] for i in kept],
-            examples=[self.examples[i] for i in kept],
-            owners=[self.owners[i] for i in kept],
+            rows=[self.rows[i] for i in indexes],
+            examples=[self.examples[i] for i in indexes],
+            owners=[self.owners[i] for i in indexes],
         )
 
     def metrics(self, owners: Iterable[str], scores: Scores, reference: Scores) -> EvalMetrics:
@@ -147,6 +159,11 @@ class Evaluator:
         self.compute = compute
         self._base_path = base_path
         self._precision = precision or run.config.model.precision
+
+    def unquantized(self) -> Evaluator:
+        """Return an evaluator of the same run on its base model as the files have it."""
+        precision = ModelPrecision(dtype=self.run.config.model.dtype)
+        return Evaluator(self.run, self._base_path, self.compute, precision)
 
     @cached_property
     def _loaded(self) -> AdapterModel:
@@ -238,10 +255,9 @@ class Evaluator:
     ) -> EvaluationRows:
         """Tokenise pairs of owner and row."""
         config = self.run.config
-        reference, phase = find_reward_reference(config.phase, version)
-        scorer = row_scores.make_scorer(
-            kind, phase.dpo if phase else None, self.run.labels, self.run.prompt
-        )
+        reference, phase = find_reward_reference(config.phase, version, kind)
+        settings = (phase.dpo or phase.kto) if phase else None
+        scorer = row_scores.make_scorer(kind, settings, self.run.labels, self.run.prompt)
         encoded = scorer.objective.encode(
             self._loaded.tokenizer, [row for _, row in rows], config.model.max_length
         )
@@ -252,26 +268,28 @@ class Evaluator:
             owners=[rows[i][0] for i in encoded.kept],
             available=len(encoded.kept),
             clients=clients,
-            reference=reference if kind == "va" else 0,
-            beta=phase.beta if phase and kind == "va" else None,
+            reference=reference,
+            beta=phase.beta if phase else None,
         )
 
 
 def find_reward_reference(
-    phases: Sequence[PhaseConfig], version: int
+    phases: Sequence[PhaseConfig], version: int, kind: RowKind
 ) -> tuple[int, PhaseConfig | None]:
     """Return the version with which a version's rewards are compared, and the phase with its β.
 
-    That is the version with which the newest phase of preferences began. Before any has begun, it
-    is version 0, with the settings of the first phase of preferences.
+    That is the version with which the newest phase of this kind of rows began. Before any has
+    begun, it is version 0, with the settings of the first one. Kinds without rewards have neither.
     """
-    reference, dpo = 0, next((phase for phase in phases if phase.objective == "dpo"), None)
+    if kind not in REWARD_KINDS:
+        return 0, None
+    reference, found = 0, next((phase for phase in phases if phase.kind == kind), None)
     start = 0
     for phase in phases:
-        if phase.objective == "dpo" and start <= version:
-            reference, dpo = start, phase
+        if phase.kind == kind and start <= version:
+            reference, found = start, phase
         start += phase.versions
-    return reference, dpo
+    return reference, found
 
 
 def _parts(costs: Sequence[int]) -> Iterator[list[int]]:

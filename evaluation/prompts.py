@@ -56,6 +56,6 @@ def expected_answer(row: Row) -> str:
         case PreferencePair():
             return row.chosen
         case RatedAnswer():
-            return row.completion
+            return row.completion if row.good else f"(rated bad) {row.completion}"
         case LabelledText():
             return row.label

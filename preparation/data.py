@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -99,6 +99,8 @@ def prepare_rows(
             f"rows cannot be written to {folder}: {error.strerror}",
             "free some space, check the folder's permissions, or choose another folder",
         ) from None
+    for note in prepared_data.rating_notes(prepared):
+        on_message(note)
     return PreparedRows(folder, model, prepared.rows(), labels, prompt, summaries)
 
 
@@ -187,18 +189,21 @@ def _usable_rows(
     summaries: dict[str, Any] = {}
     for phase in {phase.kind: phase for phase in config.phase}.values():
         kind, source = phase.kind, config.data.source(phase.kind)
-        objective = registry.make_objective(phase.objective, phase.dpo, labels, prompt=prompt)
+        settings = phase.dpo or phase.kto
+        objective = registry.make_objective(phase.objective, settings, labels, prompt=prompt)
         kept[kind], summary = sources.select_usable(
             rows[kind], source, objective, tokenizer, config.model.max_length
         )
         summaries[kind] = summary.fields()
         on_message(summary.line())
+        if kind == "kto":
+            sources.check_ratings(kept[kind], source)
     return kept, summaries
 
 
 def _settings(config: FederationConfig, model: BaseModel) -> dict[str, Any]:
     """Return all settings on which prepared rows depend, as JSON values."""
-    data = config.data.model_dump(mode="json", exclude={"dir", "sft", "va", "cls"})
+    data = config.data.model_dump(mode="json", exclude={"dir", *get_args(RowKind)})
     kinds = {kind: config.data.source(kind) for kind in config.kinds}
     model_keys = {"digest": model.digest, "max_length": config.model.max_length}
     if not config.classifies:

@@ -1,9 +1,9 @@
-"""`fccl try` in a terminal: answer a text, take a correction, and print what became of it."""
+"""`fccl try` in a terminal: answer a text, take a correction or a rating, and print its outcome."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import click
@@ -12,13 +12,15 @@ from rich.console import Console
 from cli.learn.answers import Answers, blocks, choose_label, clean, numbered
 from cli.learn.location import InboxLocation
 from common.errors import DataError
-from worker.incremental.inbox import items
+from worker.incremental.inbox import record_parser
 from worker.incremental.inbox.inbox import Inbox, ItemStatus
-from worker.incremental.inbox.items import Item
+from worker.incremental.inbox.items import BAD, GOOD, Item
 
 WAIT_S = 120.0
 """Longest wait for an item that a running worker has not processed: a long step, or other items."""
 POLL_S = 0.1
+THUMBS = {"+": GOOD, "-": BAD}
+"""What rates an answer, or both of two."""
 SLOW = "the worker has not processed it yet, and will learn it later"
 
 ReadLine = Callable[[str], str]
@@ -27,7 +29,7 @@ pause = time.sleep
 
 
 class Conversation:
-    """Dialogue with one client's model; corrections go into its inbox, in the stream `task`."""
+    """Dialogue with one client's model; corrections and ratings go into its inbox, in a stream."""
 
     def __init__(
         self,
@@ -52,34 +54,54 @@ class Conversation:
         answers = self._answer(text)
         show(answers)
         try:
-            item = self._read_correction(answers)
-            if item is None:
+            items = self._read_feedback(answers)
+            if not items:
                 return
             with Inbox(self._location.path, self._location.limits) as inbox:
-                stored = inbox.put([item], source="try")
-        except DataError as error:  # the correction is not valid, or the inbox is full
+                stored = inbox.put(items, source="try")
+        except DataError as error:  # an item is not valid, or the inbox is full
             click.echo(f"refused: {error}")
             return
         if not stored.new:
             click.echo("it is in the inbox already")
-        if self._report_status(item):
+        if self._report_status(items):
             show(self._answer(text))
 
-    # the correction
+    # the correction or rating
 
-    def _read_correction(self, answers: Answers) -> Item | None:
+    def _read_feedback(self, answers: Answers) -> list[Item]:
+        """Return what the user has to say: nothing, one item, or a rating of each of two answers.
+
+        Raises:
+            DataError: It is not a valid item, or the run does not learn its kind.
+        """
         if answers.model.objective == "classification":
             label = self._read_label(answers)
-            return None if label is None else self._item(answers, text=answers.text, label=label)
-        choice = "1 or 2 if that one is better; or" if answers.second else "or"
-        click.echo(f"[Enter] if it is right; {choice} type a better answer:")
+            return [] if label is None else [self._item(answers, text=answers.text, label=label)]
+        both = answers.second is not None
+        click.echo(
+            "[Enter] if it is right; "
+            + ("1 or 2 if that one is better; " if both else "")
+            + f"+ or - to rate {'both' if both else 'it'}; or type a better answer:"
+        )
         word = self._read_line("? ").strip()
         if answers.second and word in ("1", "2"):
             better, worse = answers.client.text, answers.second.text
             if word == "2":
                 better, worse = worse, better
-            return self._item(answers, prompt=answers.text, chosen=better, rejected=worse)
-        return self._item(answers, instruction=answers.text, output=word) if word else None
+            return [self._item(answers, prompt=answers.text, chosen=better, rejected=worse)]
+        if word in THUMBS:
+            return self._ratings(answers, THUMBS[word])
+        return [self._item(answers, instruction=answers.text, output=word)] if word else []
+
+    def _ratings(self, answers: Answers, label: str) -> list[Item]:
+        given = [answers.client.text, *([answers.second.text] if answers.second else [])]
+        rated = [text for text in given if text.strip()]
+        if not rated:
+            raise DataError("an empty answer cannot be rated", "type a better one")
+        return [
+            self._item(answers, prompt=answers.text, completion=text, label=label) for text in rated
+        ]
 
     def _read_label(self, answers: Answers) -> str | None:
         labels = answers.model.labels
@@ -87,26 +109,36 @@ class Conversation:
         while word := self._read_line("? ").strip():
             if (label := choose_label(word, labels)) is not None:
                 return label
-            click.echo("there is no such class")
+            if word in THUMBS:
+                click.echo("this model classifies and takes no ratings; give the right class")
+            else:
+                click.echo("there is no such class")
         return None
 
     def _item(self, answers: Answers, **record: str) -> Item:
-        fields: Mapping[str, object] = record
-        limit = self._location.limits.max_chars
-        return items.parse(fields, max_chars=limit, labels=answers.model.labels, task=self._task)
+        location, fields = self._location, dict[str, object](record)
+        return record_parser.parse(
+            fields,
+            max_chars=location.limits.max_chars,
+            labels=answers.model.labels,
+            kinds=location.served.kinds if location.served else (),
+            task=self._task,
+        )
 
     # its status
 
-    def _report_status(self, item: Item) -> bool:
-        """Wait until the item is processed, print its status, and return whether it was learned."""
+    def _report_status(self, items: Sequence[Item]) -> bool:
+        """Wait until items are processed, print their status; return whether one was learned."""
         try:
             with Console(stderr=True).status("in the inbox, waiting for the worker …"):
-                status = self._wait(item)
+                found = [self._wait(item) for item in items]
         except KeyboardInterrupt:  # ends the waiting, not the conversation
             click.echo("\nno longer waiting; it stays in the inbox")
             return False
-        click.echo(self._describe(status))
-        return status is not None and status.learned
+        found.sort(key=_is_learned)  # "now:" is followed by the new answer
+        for description in dict.fromkeys(map(self._describe, found)):
+            click.echo(description)
+        return _is_learned(found[-1])
 
     def _wait(self, item: Item) -> ItemStatus | None:
         deadline = time.monotonic() + WAIT_S
@@ -127,6 +159,10 @@ class Conversation:
         if status.learned:
             return "learned; now:"
         return clean(f"not learned: {status.reason or status.state}")
+
+
+def _is_learned(status: ItemStatus | None) -> bool:
+    return status is not None and status.learned
 
 
 def show(answers: Answers) -> None:

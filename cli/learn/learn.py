@@ -36,9 +36,11 @@ FORMS: tuple[tuple[str, ...], ...] = (
     ("instruction", "response"),
     ("prompt", "chosen", "rejected"),
 )
+RATED = {"prompt", "response"}
 USAGE = (
     "give a TEXT with --label; --instruction and --response; --prompt, --chosen and --rejected;"
-    " a FILE of JSON lines; or - to read such lines from a pipe"
+    " --prompt and --response with --good or --bad; a FILE of JSON lines; or - to read such lines"
+    " from a pipe"
 )
 
 
@@ -47,10 +49,12 @@ USAGE = (
 @click.option("--label", help="Class of TEXT.")
 @click.option("--instruction", help="Instruction to the model; with --response.")
 @click.option("--input", "context", help="Text that the instruction refers to, if any.")
-@click.option("--response", help="Right answer to the instruction.")
-@click.option("--prompt", help="Prompt to the model; with --chosen and --rejected.")
+@click.option("--response", help="Right answer to the instruction, or rated answer to the prompt.")
+@click.option("--prompt", help="Prompt to the model; with two answers, or with a rated one.")
 @click.option("--chosen", help="Better answer to the prompt.")
 @click.option("--rejected", help="Worse answer to the prompt.")
+@click.option("--good", is_flag=True, help="Rate the response as good: thumbs up.")
+@click.option("--bad", is_flag=True, help="Rate the response as bad: thumbs down.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each item.")
 @task_option
 @inbox_options
@@ -63,6 +67,8 @@ def command(
     prompt: str | None,
     chosen: str | None,
     rejected: str | None,
+    good: bool,
+    bad: bool,
     as_json: bool,
     task: str,
     client: str | None,
@@ -73,10 +79,11 @@ def command(
 ) -> None:
     """Put items into a client's inbox, from which its worker learns them.
 
-    An item is a TEXT with its --label, an --instruction with its --response, or a --prompt with a
-    better and a worse answer. A FILE has one item per line, a JSON object with such fields or with
-    the messages of a conversation; - reads the same from a pipe, and reports each item when it is
-    on the disk. When the inbox is full, a file or a pipe waits for room.
+    An item is a TEXT with its --label, an --instruction with its --response, a --prompt with a
+    better and a worse answer, or a --prompt with a --response that is rated --good or --bad. A FILE
+    has one item per line, a JSON object with such fields or with the messages of a conversation; -
+    reads the same from a pipe, and reports each item when it is on the disk. When the inbox is
+    full, a file or a pipe waits for room.
 
     Exit code 0: everything is in the inbox; 3: something was refused.
     """
@@ -88,7 +95,12 @@ def command(
         "chosen": chosen,
         "rejected": rejected,
     }
-    record = _record(what, label, {name: text for name, text in given.items() if text is not None})
+    texts = {name: text for name, text in given.items() if text is not None}
+    record: Mapping[str, object] | None
+    if good or bad:
+        record = _rating(texts, good, bad, alone=what is None and label is None)
+    else:
+        record = _record(what, label, texts)
     items.check_task(task)
     location = locate_inbox(config_path, directory, site, state, client)
     if location.served is None:
@@ -105,6 +117,11 @@ def _record(
     what: str | None, label: str | None, given: Mapping[str, str]
 ) -> Mapping[str, str] | None:
     """Return the item given by options; None if a file or a pipe has the items."""
+    if given.keys() == RATED:
+        raise click.UsageError(
+            "add --good or --bad to rate the response; or give --instruction instead of --prompt if"
+            " the response is right"
+        )
     named = [form for form in FORMS if not given.keys().isdisjoint(form)]
     if "input" in given and FORMS[0] not in named:
         raise click.UsageError("--input requires --instruction")
@@ -126,6 +143,19 @@ def _record(
     return {"text": what, "label": label}
 
 
+def _rating(
+    given: Mapping[str, str], good: bool, bad: bool, *, alone: bool
+) -> Mapping[str, object]:
+    """Return the rating given by options, `alone` unless there is a TEXT or a label, too."""
+    if good and bad:
+        raise click.UsageError("--good and --bad exclude each other")
+    if not alone or given.keys() != RATED:
+        raise click.UsageError(
+            f"{'--good' if good else '--bad'} requires --prompt and --response, and no other text"
+        )
+    return {**given, "label": good}
+
+
 def _is_file(word: str) -> bool:
     try:
         return Path(word).is_file()
@@ -134,7 +164,7 @@ def _is_file(word: str) -> bool:
 
 
 def _learn_one(
-    location: InboxLocation, parser: ItemParser, record: Mapping[str, str], as_json: bool
+    location: InboxLocation, parser: ItemParser, record: Mapping[str, object], as_json: bool
 ) -> None:
     item = parser.parse(record)
     with Inbox(location.path, location.limits) as inbox:

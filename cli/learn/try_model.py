@@ -63,8 +63,9 @@ def command(
 ) -> None:
     """Answer TEXT with a client's model, including everything it has learned so far.
 
-    Without TEXT, a terminal starts a conversation in which each answer can be corrected: the
-    correction goes into the client's inbox, and the model answers again when it has learned it.
+    Without TEXT, a terminal starts a conversation in which each answer can be corrected, or rated
+    with + or -: that goes into the client's inbox, and the model answers again when it has learned
+    it.
     From a pipe, each line is answered with one line.
     """
     if isinstance(sys.stdin, io.TextIOWrapper):

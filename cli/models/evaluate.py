@@ -50,6 +50,7 @@ class Evaluation:
 @click.option(
     "--va", type=_COUNT, default=50, show_default=True, help="Preferences to use at most."
 )
+@click.option("--kto", type=_COUNT, default=50, show_default=True, help="Ratings to use at most.")
 @click.option("--cls", type=_COUNT, default=200, show_default=True, help="Texts to use at most.")
 @click.option(
     "--gen-samples",
@@ -99,6 +100,7 @@ def command(
     version: int | None,
     sft: int,
     va: int,
+    kto: int,
     cls: int,
     gen_samples: int,
     gen_tokens: int,
@@ -127,7 +129,7 @@ def command(
     evaluation = Evaluation(
         run=run,
         version=run.choose_version(version),
-        rows={"sft": sft, "va": va, "cls": cls},
+        rows={"sft": sft, "va": va, "kto": kto, "cls": cls},
         samples=gen_samples,
         new_tokens=gen_tokens,
         other=None if other is None else read_run(other),

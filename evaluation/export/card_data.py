@@ -17,6 +17,7 @@ _FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 KIND_TITLES: dict[RowKind, str] = {
     "sft": "instructions with answers",
     "va": "preference pairs",
+    "kto": "rated answers",
     "cls": "labelled texts",
 }
 
@@ -39,6 +40,7 @@ class CardData:
             max_length=self.run.config.model.max_length,
             written=self.written,
             revision=self.run.base.revision,
+            quantization=self.run.config.model.quantization,
         )
 
     @property

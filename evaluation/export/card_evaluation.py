@@ -18,7 +18,7 @@ _REPORTS = ("evaluation.json", "report/evaluation.json", "report/report.json")
 _MAX_REPORT = 16 << 20  # bytes; no report of fccl comes near
 _FIGURES = (
     *("rows", "nats_per_token", "perplexity", "bits_per_byte", "loss", "accuracy", "macro_f1"),
-    *("accuracy_per_token", "reward_accuracy", "reward_margin"),
+    *("accuracy_per_token", "reward_accuracy", "reward_margin", "reward_good", "reward_bad"),
 )
 """The keys of a report that may be shown; any other key may be a client's name."""
 
@@ -49,14 +49,17 @@ def build_evaluation_section(report: Mapping[str, Any], first: str = "base") -> 
 def _rewards_note(report: Mapping[str, Any]) -> str:
     """Return what rewards are relative to; without it, the base's would mean nothing."""
     kinds = report.get("kinds")
-    va = kinds.get("va") if isinstance(kinds, dict) else None
-    beta, reference = (va.get("beta"), va.get("reference")) if isinstance(va, dict) else (0, 0)
-    if not isinstance(beta, int | float) or not isinstance(reference, int) or not beta:
-        return ""
-    return (
-        f"\n\nRewards are β = {beta:g} times the log-probability minus that of version {reference},"
-        " with which the alignment to preferences began."
-    )
+    notes = ""
+    for kind, name in (("va", "preferences"), ("kto", "ratings")):
+        found = kinds.get(kind) if isinstance(kinds, dict) else None
+        found = found if isinstance(found, dict) else {}
+        beta, reference = found.get("beta"), found.get("reference")
+        if isinstance(beta, int | float) and isinstance(reference, int) and beta:
+            notes += (
+                f"\n\nRewards are β = {beta:g} times the log-probability minus that of version"
+                f" {reference}, with which the alignment to {name} began."
+            )
+    return notes
 
 
 def _figure_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

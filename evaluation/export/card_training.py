@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.config.config import PhaseConfig
+from common.config.config import ModelConfig, PhaseConfig
 from common.protocol.versions import VersionSummary
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.export.card_data import (
@@ -18,6 +18,7 @@ from evaluation.export.card_data import (
 _UNITS = {
     "sft": "nats per response token",
     "dpo": "loss per pair",
+    "kto": "loss per answer",
     "classification": "nats per text",
 }
 
@@ -36,7 +37,8 @@ def build_training_section(card: CardData) -> str:
             ),
             f"Schedule: {mode}, {schedule.buffer} updates per version, at most"
             f" {schedule.concurrency} tasks in flight, staleness up to {schedule.max_staleness}"
-            f" versions, texts of up to {config.model.max_length} tokens.",
+            f" versions, texts of up to {config.model.max_length} tokens."
+            f"{_precision_note(config.model)}",
             f"Aggregation: FCCL weights by {aggregation.contribution_mode} from"
             f" {aggregation.contribution_source} figures, scale {aggregation.score_scale},"
             f" temperature {aggregation.temperature}, floor {aggregation.floor}, cap"
@@ -46,6 +48,16 @@ def build_training_section(card: CardData) -> str:
             f" {config.codec.adapter}.",
         )
     )
+
+
+def _precision_note(model: ModelConfig) -> str:
+    """Return a sentence on how the frozen base was held; nothing for the defaults."""
+    if model.quantization != "none":
+        return (
+            f" The frozen base was quantized to {model.quantization} by bitsandbytes in training;"
+            " the adapter is meant for the unquantized base."
+        )
+    return f" The frozen base was held in {model.dtype}." if model.dtype != "auto" else ""
 
 
 def build_losses_section(card: CardData) -> str:
@@ -87,6 +99,8 @@ def _phase_row(card: CardData, index: int) -> tuple[str, ...]:
 
 
 def _objective(phase: PhaseConfig) -> str:
+    if phase.kto is not None:
+        return f"kto (β {phase.beta:g}, weights {phase.good_weight:g} and {phase.bad_weight:g})"
     if phase.dpo is None:
         return phase.objective
     extra = f", + {phase.sft_weight:g} · sft" if phase.sft_weight else ""

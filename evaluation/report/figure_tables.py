@@ -17,6 +17,7 @@ from learning.evaluation.metrics import (
     CLIENT_METRICS,
     MAIN_METRIC,
     METRICS,
+    REWARD_KINDS,
     EvalMetrics,
     MetricInfo,
     client_spread,
@@ -25,6 +26,7 @@ from learning.evaluation.metrics import (
 TITLES: dict[RowKind, str] = {
     "sft": "Instructions (sft)",
     "va": "Preferences (va)",
+    "kto": "Ratings (kto)",
     "cls": "Classification (cls)",
 }
 _MAX_CLIENTS = 30  # rows of a table of clients
@@ -54,6 +56,17 @@ def build_title(report: Report) -> list[Block]:
             Paragraph(
                 f'The run began with {report.start.describe()}: "{assessment.subjects[0].title}"'
                 " is that adapter, not the bare base model."
+            )
+        )
+    if (gap := report.gap) is not None:
+        decimals = gap.metric.decimals
+        blocks.append(
+            Paragraph(
+                f"The base was quantized ({gap.quantization}) in training and for the figures"
+                f" below. {gap.metric.title} of version {assessment.version} on held-out rows:"
+                f" {gap.quantized:.{decimals}f} on the quantized base,"
+                f" {gap.unquantized:.{decimals}f} on the unquantized one, for which adapters are"
+                " exported and into which they are merged."
             )
         )
     return blocks
@@ -92,7 +105,7 @@ def build_comparison(comparison: Comparison) -> list[Block]:
             f" The base models differ ({one.base_name}, {two.base_name}): for texts, only bits per"
             " byte can be compared."
         )
-    if any(each.kind == "va" for each in comparison.kinds):
+    if any(each.kind in REWARD_KINDS for each in comparison.kinds):
         text += " Rewards compare each run with its own reference, by its own β."
     blocks: list[Block] = [Heading(f"{one.title} and {two.title}"), Paragraph(text)]
     for each in comparison.kinds:
@@ -106,7 +119,7 @@ def build_comparison(comparison: Comparison) -> list[Block]:
 
 def format_metric(metric: MetricInfo, metrics: EvalMetrics) -> str:
     """Return the value of a metric with its confidence interval, if it has one."""
-    if not metrics.rows:
+    if metric.key not in metrics.values:
         return ABSENT
     text = f"{metrics.values[metric.key]:.{metric.decimals}f}"
     interval = metrics.interval(metric)
@@ -163,7 +176,12 @@ def _explanation(found: KindAssessment) -> str:
                 " margin 0: ties count half."
             )
         case "kto":
-            raise NotImplementedError
+            return (
+                f"Rewards are β = {found.beta:g} times the log-probability of an answer minus that"
+                f" of version {found.reference}, the reference, whose rewards are all 0. Reward"
+                " accuracy is how often the reward of a good answer is above 0 and that of a bad"
+                " one below: ties count half."
+            )
         case "cls":
             return "Macro-F1 is the mean of the F1 of the classes that occur."
 
@@ -246,7 +264,7 @@ def _compared(found: KindComparison, titles: tuple[str, str]) -> Table:
     rows = []
     for metric in METRICS[found.kind]:
         change = ABSENT
-        if one.rows:
+        if metric.key in one.values and metric.key in two.values:
             change = f"{two.values[metric.key] - one.values[metric.key]:+.{metric.decimals}f}"
         cells = (format_metric(metric, each) for each in (one, two))
         rows.append((metric.title, *cells, change))

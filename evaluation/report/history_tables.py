@@ -17,6 +17,7 @@ from evaluation.report.report import PhaseHistory, Report, split_by_phase
 UNITS: dict[RowKind, str] = {
     "sft": "nats per response token",
     "va": "nats per preference pair",
+    "kto": "KTO loss per answer",
     "cls": "nats per text",
 }
 

@@ -9,7 +9,7 @@ from common.document import plotting
 from evaluation.assessment import EvaluatedVersion, KindAssessment
 from evaluation.report.history_tables import UNITS
 from evaluation.report.report import PhaseHistory, Report, split_by_phase
-from learning.evaluation.metrics import MAIN_METRIC
+from learning.evaluation.metrics import MAIN_METRIC, REWARD_KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,8 +77,9 @@ def _draw_losses(axes: Axes, report: Report, history: PhaseHistory) -> None:
 def _draw_accuracies(axes: Axes, report: Report, history: PhaseHistory) -> None:
     x, y = zip(*history.accuracy, strict=True)
     axes.plot(x, y, "s--", color=_HOLDOUT, ms=4, label="clients' holdouts, before training")
-    key = "reward_accuracy" if history.phase.kind == "va" else "accuracy"
-    _draw_levels(axes, report, history, key, before=history.phase.kind != "va")
+    rewards = history.phase.kind in REWARD_KINDS
+    key = "reward_accuracy" if rewards else "accuracy"
+    _draw_levels(axes, report, history, key, before=not rewards)
     axes.set_ylabel(key.replace("_", " "))
     _format_axes(axes, history)
 
@@ -136,7 +137,7 @@ def draw_client_figure(found: KindAssessment, subjects: Sequence[EvaluatedVersio
     axes.set_xticks(range(len(shown)), shown, rotation=0 if len(shown) <= 8 else 60)
     axes.set_ylabel(metric.title)
     if metric.share:
-        chance = 1 / max(2, len(found.pooled[-1].confusion))  # pairs have two sides
+        chance = 1 / max(2, len(found.pooled[-1].confusion))  # two sides of a pair, two ratings
         axes.axhline(chance, linewidth=0.8, color=_LEVEL, linestyle=":")
         axes.set_ylim(0, 1.05)
     more = f" (first {_MAX_CLIENTS} of {len(known)})" if len(known) > _MAX_CLIENTS else ""

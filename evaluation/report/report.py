@@ -19,6 +19,7 @@ from coordinator.storage import retention
 from evaluation.assessment import Assessment, assess
 from evaluation.comparison import Comparison
 from evaluation.evaluator import EvaluationLimits, Evaluator
+from evaluation.quantization_gap import QuantizationGap, measure_gap
 from learning.progress import ProgressCallback, ignore_progress
 
 
@@ -36,6 +37,7 @@ class Report:
     comparison: Comparison | None = None
     start: WarmStart | None = None  # the adapter that is version 0; None: version 0 is the base
     autocast: bool = False  # whether the model was computed in bfloat16
+    gap: QuantizationGap | None = None  # of a run on a quantized base
 
 
 def build_report(
@@ -46,16 +48,18 @@ def build_report(
 ) -> Report:
     """Evaluate a version; raises the errors of `evaluation.assessment.assess`."""
     run = evaluator.run
+    assessment = assess(evaluator, version, limits, on_progress)
     return Report(
         name=run.config.run.name,
         base_name=run.base.name,
         adapter=run.version_directory(version),
         phases=run.config.phase,
-        assessment=assess(evaluator, version, limits, on_progress),
+        assessment=assessment,
         versions=run.versions,
         sources=run.sources,
         start=run.start,
         autocast=evaluator.compute.autocast,
+        gap=measure_gap(evaluator, assessment, limits),
     )
 
 

@@ -64,6 +64,14 @@ COLUMN_NAMES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "rejected": ("rejected", "non_preferred_output"),
         **_SHARED,
     },
+    "kto": {
+        "prompt": ("prompt", "instruction", "question", "query"),
+        "completion": ("completion", "response", "output", "answer"),
+        "label": ("label", "rating", "thumb", "thumbs", "thumbs_up", "feedback"),
+        "chosen": ("chosen", "preferred_output"),  # of a pair, which becomes two ratings
+        "rejected": ("rejected", "non_preferred_output"),
+        **_SHARED,
+    },
     "cls": {
         "text": ("text", "sentence", "review", "content"),
         "label": ("label", "labels", "sentiment", "category", "class"),
@@ -80,7 +88,7 @@ def known_columns(kind: str, columns: ColumnMapping) -> frozenset[str]:
     """Return every column name that is read for this kind, in lower case.
 
     These include columns of images, videos and sounds, because rows with such content are refused,
-    and columns that complete the prompt of a preference pair.
+    and columns that complete the prompt of a judged answer.
     """
     known = {name for names in COLUMN_NAMES[kind].values() for name in names}
     if kind != "cls":

@@ -1,4 +1,4 @@
-"""Reading and writing of rows: instructions, conversations, preference pairs, labelled texts.
+"""Reading and writing of rows: instructions, conversations, judged answers, labelled texts.
 
 The first step of the data path: a file or a hub data set becomes frozen rows. Real data has rows
 that cannot be used, or only in part; they are reported by number and reason. A source without one
@@ -18,10 +18,17 @@ from typing import Generic, Literal, TypeVar, overload
 
 from common.errors import ConfigError, DataError
 from common.protocol.fields import RowKind
-from learning.data import hub_data, preference_parser, row_parser, tables
+from learning.data import hub_data, preference_parser, rating_parser, row_parser, tables
 from learning.data.field_values import OnOmission, UnusableRow
 from learning.data.message_parser import messages_to_json
-from learning.data.row_types import Conversation, Instruction, LabelledText, PreferencePair, Row
+from learning.data.row_types import (
+    Conversation,
+    Instruction,
+    LabelledText,
+    PreferencePair,
+    RatedAnswer,
+    Row,
+)
 from learning.data.tables import ColumnTable, RawRecord
 
 R_co = TypeVar("R_co", bound=Row, covariant=True)
@@ -29,11 +36,14 @@ R_co = TypeVar("R_co", bound=Row, covariant=True)
 _REQUIRED_FIELDS: Mapping[RowKind, str] = {
     "sft": "every row needs the text fields instruction and output, or messages",
     "va": "every row needs prompt, chosen and rejected, as texts or as messages",
+    "kto": "every row needs prompt, completion and label (true or false); or prompt, chosen and"
+    " rejected",
     "cls": "every row needs the fields text and label",
 }
 _SPLITS: Mapping[RowKind, tuple[str, ...]] = {
     "sft": ("train", "train_sft"),
     "va": ("train", "train_prefs"),
+    "kto": ("train", "train_prefs"),
     "cls": ("train",),
 }
 _HEADERLESS_COLUMNS: Mapping[RowKind, tuple[str, str]] = {"cls": ("text", "label")}
@@ -66,12 +76,15 @@ class LoadedRows(Generic[R_co]):
     rows: tuple[R_co, ...]
     skipped: tuple[SkippedRow, ...]
     omissions: tuple[Omission, ...] = ()
+    pairs: int = 0  # records that were preference pairs, each of which became two ratings
 
 
 @overload
 def read(kind: Literal["sft"], path: Path) -> LoadedRows[Instruction | Conversation]: ...
 @overload
 def read(kind: Literal["va"], path: Path) -> LoadedRows[PreferencePair]: ...
+@overload
+def read(kind: Literal["kto"], path: Path) -> LoadedRows[RatedAnswer]: ...
 @overload
 def read(kind: Literal["cls"], path: Path) -> LoadedRows[LabelledText]: ...
 @overload
@@ -104,8 +117,10 @@ def to_json(row: Row) -> dict[str, object]:
     match row:
         case Conversation():
             fields["messages"] = messages_to_json(row.messages)
-        case PreferencePair(prompt=tuple(turns)):
+        case PreferencePair(prompt=tuple(turns)) | RatedAnswer(prompt=tuple(turns)):
             fields["prompt"] = messages_to_json(turns)
+    if isinstance(row, RatedAnswer):
+        fields["label"] = fields.pop("good")
     return {k: v for k, v in fields.items() if v or k not in _OMITTED_WHEN_EMPTY}
 
 
@@ -183,6 +198,7 @@ def _rows(
     rows: list[Row] = []
     skipped: list[SkippedRow] = []
     omissions: list[Omission] = []
+    pairs = 0
     for line, record in table.records:
         if isinstance(record, str):
             skipped.append(SkippedRow(line, record))
@@ -191,31 +207,33 @@ def _rows(
             seen.update(dict.fromkeys(record))
         left_out: dict[str, None] = {}
         try:
-            row = _row(kind, record, columns, labels, left_out.setdefault)
+            found = _parse(kind, record, columns, labels, left_out.setdefault)
         except UnusableRow as reason:
             skipped.append(SkippedRow(line, str(reason)))
         else:
             omissions += [Omission(len(rows), line, reason) for reason in left_out]
-            rows.append(row)
-    return LoadedRows(tuple(rows), tuple(skipped), tuple(omissions))
+            rows += found
+            pairs += len(found) > 1
+    return LoadedRows(tuple(rows), tuple(skipped), tuple(omissions), pairs)
 
 
-def _row(
+def _parse(
     kind: RowKind,
     record: RawRecord,
     columns: Mapping[str, str],
     labels: Sequence[str],
     on_omission: OnOmission,
-) -> Row:
+) -> tuple[Row, ...]:
+    """Return the row of a record; a preference pair gives two of kind `kto`."""
     match kind:
         case "sft":
-            return row_parser.parse_instruction(record, columns, on_omission)
+            return (row_parser.parse_instruction(record, columns, on_omission),)
         case "va":
-            return preference_parser.parse_preference(record, columns, on_omission)
+            return (preference_parser.parse_preference(record, columns, on_omission),)
         case "kto":
-            raise NotImplementedError
+            return rating_parser.parse_ratings(record, columns, on_omission)
         case "cls":
-            return row_parser.parse_labelled_text(record, columns, labels)
+            return (row_parser.parse_labelled_text(record, columns, labels),)
 
 
 def _check_columns(source: str, columns: Mapping[str, str], present: Iterable[str]) -> None:

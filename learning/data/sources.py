@@ -19,7 +19,7 @@ from common.errors import ConfigError, DataError
 from common.protocol.fields import RowKind
 from learning.data import rows
 from learning.data.row_parser import COLUMN_NAMES
-from learning.data.row_types import LabelledText, Row
+from learning.data.row_types import LabelledText, RatedAnswer, Row
 from learning.data.rows import LoadedRows
 from learning.objectives.registry import Objective
 from learning.synthetic import instructions as synthetic
@@ -48,6 +48,7 @@ class SourceSummary:
     """Number of used rows by the part that is left out; missing in runs of earlier releases."""
     repeated: int = 0  # used rows that are equal to an earlier one
     lost_answers: int = 0  # answers beyond the end of truncated conversations
+    pairs: int = 0  # records that were preference pairs, each of which became two ratings
 
     def fields(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,10 +59,10 @@ class SourceSummary:
         cut = f"; {self.truncated} used without their end{lost}" if self.truncated else ""
         part = "".join(f"; {count} used in part: {part}" for part, count in self.omitted.items())
         many = self.repeated >= _MANY_REPEATED * self.used
+        pairs = f"; {self.pairs} pairs, each taken as two ratings" if self.pairs else ""
         same = f"; {self.repeated} repeat an earlier row" if self.repeated and many else ""
-        return (
-            f"{self.source}: {self.used} of {self.read} rows can be used{reasons}{cut}{part}{same}"
-        )
+        used = f"{self.source}: {self.used} of {self.read} rows can be used"
+        return f"{used}{pairs}{reasons}{cut}{part}{same}"
 
 
 def load_source(
@@ -93,6 +94,7 @@ def load_source(
         makers: dict[RowKind, Callable[[int, int], Sequence[Row]]] = {
             "sft": synthetic.make_instructions,
             "va": synthetic_preferences.make_preferences,
+            "kto": synthetic_preferences.make_ratings,
             "cls": sentiment.make_reviews,
         }
         return LoadedRows(tuple(makers[kind](seed, count)), ())
@@ -124,6 +126,19 @@ def class_names(texts: Sequence[LabelledText], declared: Sequence[str]) -> tuple
     if len(chosen) > MAX_CLASSES or sum(len(name.encode()) for name in chosen) > _MAX_NAMES:
         raise DataError(f"{len(chosen)} classes are too many, or have too long names", remedy)
     return chosen
+
+
+def check_ratings(rows: Sequence[Row], source: str) -> None:
+    """Raise `DataError` if all rated answers of a plan have the same rating."""
+    ratings = {row.good for row in rows if isinstance(row, RatedAnswer)}
+    if len(ratings) == 1:
+        only, other = ("good", "bad") if ratings.pop() else ("bad", "good")
+        raise DataError(
+            f"all {len(rows)} answers of {source} are rated {only}: kto learns from the difference"
+            f" to {other} ones",
+            f"add {other} answers"
+            + (', or learn these with objective = "sft"' if only == "good" else ""),
+        )
 
 
 def _by_value(name: str) -> tuple[bool, int, str]:
@@ -158,6 +173,7 @@ def select_usable(
         used=len(kept),
         omitted=_count_omissions(loaded, encoded.kept),
         repeated=len(kept) - len(set(kept)),
+        pairs=loaded.pairs,
     )
     if not kept:
         raise DataError(

@@ -23,6 +23,7 @@ from learning.data.row_types import (
     LabelledText,
     Message,
     PreferencePair,
+    RatedAnswer,
     Row,
 )
 
@@ -55,7 +56,7 @@ def split_rows(rows: Sequence[R]) -> Split[R]:
     The smallest hashes are the holdout, the largest the validation side, so that neither moves when
     the size of the other changes. With three distinct rows or more, each side has at least one;
     with two, the validation side stays empty. Rows that are all equal fill train and holdout in
-    halves; a single row is for training. Preference pairs with the same prompt count as equal. A
+    halves; a single row is for training. Judged answers with the same prompt count as equal. A
     row that is repeated so often that it would fill a small side is for training.
 
     The hash differs from the one that set the global held-out rows aside, which leaves only large
@@ -137,8 +138,8 @@ def _choose(
 def row_rank(row: Row, salt: str) -> float:
     """Return a number in [0, 1) that follows from a row's text, the same on every machine.
 
-    For a preference pair only the prompt counts: a side that has seen one pair of a prompt has seen
-    part of the answer to its other pairs.
+    For judged answers only the prompt counts: a side that has seen one pair or one rated answer of
+    a prompt has seen part of the answer to its others.
     """
     parts: Sequence[str | list[str]]
     match row:
@@ -146,7 +147,7 @@ def row_rank(row: Row, salt: str) -> float:
             parts = [row.instruction, row.input, row.output]
         case Conversation():
             parts = [row.tools, *_parts(row.messages)]
-        case PreferencePair():
+        case PreferencePair() | RatedAnswer():
             parts = [row.prompt] if isinstance(row.prompt, str) else _parts(row.prompt)
         case LabelledText():
             parts = [row.text]

@@ -43,6 +43,13 @@ METRICS: Mapping[RowKind, tuple[MetricInfo, ...]] = {
         MetricInfo("reward_accuracy", "reward accuracy", higher=True, share=True),
         MetricInfo("reward_margin", "reward margin", higher=True),
     ),
+    "kto": (
+        MetricInfo("reward_accuracy", "reward accuracy", higher=True, share=True),
+        MetricInfo("reward_margin", "reward margin, good − bad", higher=True),
+        MetricInfo("reward_good", "mean reward of good answers", higher=True),
+        MetricInfo("reward_bad", "mean reward of bad answers", higher=False),
+        MetricInfo("loss", "KTO loss", higher=False),
+    ),
     "cls": (
         MetricInfo("loss", "loss (nats per text)", higher=False),
         MetricInfo("accuracy", "accuracy", higher=True, share=True),
@@ -53,15 +60,19 @@ METRICS: Mapping[RowKind, tuple[MetricInfo, ...]] = {
 MAIN_METRIC: Mapping[RowKind, MetricInfo] = {
     "sft": METRICS["sft"][0],
     "va": METRICS["va"][0],
+    "kto": METRICS["kto"][0],
     "cls": METRICS["cls"][1],
 }
 """The metric by which clients are compared."""
 CLIENT_METRICS: Mapping[RowKind, tuple[MetricInfo, ...]] = {
     "sft": METRICS["sft"][:2],
     "va": (METRICS["va"][0], METRICS["va"][3]),
+    "kto": METRICS["kto"][:2],
     "cls": METRICS["cls"][1:],
 }
 """Metrics that are reported for each client; the main one first."""
+REWARD_KINDS: tuple[RowKind, ...] = ("va", "kto")
+"""Kinds of which some metrics compare a model with a reference."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,7 @@ class EvalMetrics:
 
     rows: int  # number of rows behind each value
     # By key of the metric; also `tokens` and `bytes` of responses.
+    # Rewards of good answers are missing where none is good, and so on.
     values: Mapping[str, float] = field(default_factory=dict)
     confusion: tuple[tuple[int, ...], ...] = ()  # rows by true class, then by predicted class
 
@@ -149,6 +161,31 @@ def preference_metrics(
     return EvalMetrics(len(policy), values)
 
 
+def rating_metrics(rewards: Sequence[float], good: Sequence[bool], loss: float) -> EvalMetrics:
+    """Return how often a reward has the sign of its rating, and how far rewards are apart.
+
+    The margin is the mean reward of good minus that of bad answers. A reward of 0 counts half.
+
+    Args:
+        rewards: β·(log π − log π_ref) of each answer, as in KTO (`learning.objectives.kto`).
+        good: Whether each answer is rated good.
+        loss: Mean loss of all, which is not used for an empty set.
+    """
+    if not rewards:
+        return EvalMetrics(0)
+    rated = list(zip(rewards, good, strict=True))
+    signs = [(reward, 0.0) if liked else (0.0, reward) for reward, liked in rated]
+    sides = {
+        "reward_good": [reward for reward, liked in rated if liked],
+        "reward_bad": [reward for reward, liked in rated if not liked],
+    }
+    values = {"reward_accuracy": _share_likelier(signs), "loss": loss}
+    values |= {key: fmean(side) for key, side in sides.items() if side}
+    if all(sides.values()):
+        values["reward_margin"] = values["reward_good"] - values["reward_bad"]
+    return EvalMetrics(len(rewards), values)
+
+
 def class_metrics(
     nats: Sequence[float], predicted: Sequence[int], true: Sequence[int], count: int
 ) -> EvalMetrics:
@@ -180,7 +217,9 @@ class ClientSpread:
 
 def client_spread(metric: MetricInfo, metrics: Mapping[str, EvalMetrics]) -> ClientSpread | None:
     """Return the spread of a metric over clients; None if none of them has rows."""
-    values = {name: one.values[metric.key] for name, one in metrics.items() if one.rows}
+    values = {
+        name: one.values[metric.key] for name, one in metrics.items() if metric.key in one.values
+    }
     if not values:
         return None
     pick = min if metric.higher else max

@@ -20,13 +20,14 @@ from typing import Any
 
 import torch
 
-from common.protocol.fields import ObjectiveName, RowKind
-from common.protocol.tasks import DpoSettings, PromptSpec
+from common.protocol.fields import ROW_KINDS, RowKind
+from common.protocol.tasks import DpoSettings, KtoSettings, PromptSpec
 from learning.evaluation import inference, metrics
 from learning.evaluation.metrics import EvalMetrics
-from learning.objectives import dpo, registry
+from learning.objectives import dpo, kto, registry
 from learning.objectives.classification import TokenisedText
 from learning.objectives.dpo import TokenisedPair
+from learning.objectives.kto import TokenisedRating
 from learning.objectives.registry import Objective
 from learning.objectives.tokens import TokenisedExample
 
@@ -48,26 +49,28 @@ class RowScorer:
 
 def make_scorer(
     kind: RowKind,
-    settings: DpoSettings | None,
+    settings: DpoSettings | KtoSettings | None,
     labels: Sequence[str],
     prompt: PromptSpec | None = None,
 ) -> RowScorer:
     """Return the scorer of a kind of rows.
 
     Args:
-        settings: Settings of the phase that learns preferences; None takes the defaults.
+        settings: Settings of the phase that learns preferences or ratings; None takes the defaults.
         labels: Class names of `classification`.
         prompt: Prompt form of the other kinds; None is the Alpaca form.
     """
-    name: dict[RowKind, ObjectiveName] = {"sft": "sft", "va": "dpo", "cls": "classification"}
-    objective = registry.make_objective(name[kind], settings, labels, prompt=prompt)
+    name = next(name for name, own in ROW_KINDS.items() if own == kind)
+    objective = registry.make_objective(name, settings, labels, prompt=prompt)
     match kind:
         case "sft":
             return RowScorer(kind, objective, _text_scores, _text_metrics)
         case "va":
-            return RowScorer(kind, objective, _pair_scores, _PairMetrics(settings or DpoSettings()))
+            pairs = settings if isinstance(settings, DpoSettings) else DpoSettings()
+            return RowScorer(kind, objective, _pair_scores, _PairMetrics(pairs))
         case "kto":
-            raise NotImplementedError
+            ratings = settings if isinstance(settings, KtoSettings) else KtoSettings()
+            return RowScorer(kind, objective, _rating_scores, _RatingMetrics(ratings))
         case "cls":
             return RowScorer(kind, objective, _class_scores, _ClassMetrics(len(labels)))
 
@@ -99,6 +102,28 @@ class _PairMetrics:
     ) -> EvalMetrics:
         lengths = [(pair.chosen.target_count, pair.rejected.target_count) for pair in pairs]
         return metrics.preference_metrics(scores, reference, lengths, self.settings.beta)
+
+
+def _rating_scores(
+    model: torch.nn.Module, ratings: Sequence[TokenisedRating], *, autocast: bool = False
+) -> list[tuple[float, float]]:
+    return kto.log_probabilities(model, ratings, autocast=autocast)
+
+
+@dataclass(frozen=True)
+class _RatingMetrics:
+    settings: KtoSettings
+
+    def __call__(
+        self, ratings: Sequence[TokenisedRating], scores: Scores, reference: Scores
+    ) -> EvalMetrics:
+        answers, mismatched = (
+            [ours[i] - known[i] for ours, known in zip(scores, reference, strict=True)]
+            for i in range(2)
+        )
+        good = [rating.good for rating in ratings]
+        loss = kto.mean_loss(answers, mismatched, good, self.settings) if ratings else 0.0
+        return metrics.rating_metrics([self.settings.beta * r for r in answers], good, loss)
 
 
 def _class_scores(

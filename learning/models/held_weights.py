@@ -80,4 +80,5 @@ def _rest_to_float32(model: PreTrainedModel, weights: WeightFormat) -> None:
     for parameter in model.parameters():
         kept = id(parameter) in held and weights.dtype is torch.bfloat16
         if parameter.is_floating_point() and not kept:
-            parameter.data = parameter.detach().to(torch.float32)
+            # A copy: the tensors of a loaded file keep all of it mapped.
+            parameter.data = parameter.detach().to(torch.float32, copy=True)

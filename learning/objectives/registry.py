@@ -18,10 +18,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from common.protocol.fields import ObjectiveName
-from common.protocol.tasks import DpoSettings, PromptSpec
+from common.protocol.tasks import DpoSettings, KtoSettings, PromptSpec
 from learning.evaluation.inference import evaluate
 from learning.evaluation.measurement import Measurement
-from learning.objectives import classification, dpo, tokens
+from learning.objectives import classification, dpo, kto, tokens
 from learning.objectives.sft import sft_loss
 from learning.objectives.tokens import EncodedRows, TokenisedExample
 from learning.training import batches
@@ -46,6 +46,7 @@ class Objective:
             what depends on the batch as a whole. Called before the batch is split.
         dropout: Whether a model trains with its dropout. Not against a reference, which has none:
             the difference of their log-probabilities would be noise.
+        least_examples: Number of examples that a client needs to train.
         eps: ε of AdamW. Gradients well below it move a weight in proportion, not at full speed.
     """
 
@@ -59,12 +60,13 @@ class Objective:
         lambda model, examples, size: examples
     )
     dropout: bool = True
+    least_examples: int = 1
     eps: float = 1e-8
 
 
 def make_objective(
     name: ObjectiveName,
-    settings: DpoSettings | None = None,
+    settings: DpoSettings | KtoSettings | None = None,
     labels: Sequence[str] = (),
     smoothing: float = 0.0,
     prompt: PromptSpec | None = None,
@@ -72,17 +74,20 @@ def make_objective(
     """Return the objective of that name.
 
     Args:
-        settings: Settings of `dpo`; None takes the defaults.
+        settings: Settings of `dpo` or `kto`; None, or those of another objective, take the
+            defaults.
         labels: Class names of `classification`.
         smoothing: Label smoothing of `classification` in training; from 0 to below 1.
-        prompt: Prompt form of `sft` and `dpo`; None is the Alpaca form.
+        prompt: Prompt form of the other objectives; None is the Alpaca form.
     """
     match name:
         case "sft":
             encode = partial(tokens.encode, prompt=prompt)
             return Objective(encode, batches.collate, sft_loss, _measure_sft)
         case "dpo":
-            preference = dpo.DpoObjective(settings or DpoSettings())
+            preference = dpo.DpoObjective(
+                settings if isinstance(settings, DpoSettings) else DpoSettings()
+            )
             return Objective(
                 partial(dpo.encode, prompt=prompt),
                 dpo.collate,
@@ -93,7 +98,20 @@ def make_objective(
                 dropout=False,
             )
         case "kto":
-            raise NotImplementedError
+            rating = kto.KtoObjective(
+                settings if isinstance(settings, KtoSettings) else KtoSettings()
+            )
+            return Objective(
+                partial(kto.encode, prompt=prompt),
+                kto.collate,
+                rating.loss,
+                rating.measure,
+                answers=kto.answers,
+                with_reference=kto.rating_with_reference,
+                prepare_batch=rating.prepare_batch,
+                dropout=False,
+                least_examples=kto.LEAST_BATCH,
+            )
         case "classification":
             classes = classification.ClassEncoder(labels)
             return Objective(

@@ -17,11 +17,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from learning.data.row_types import Instruction, PreferencePair
+from learning.data.row_types import Instruction, PreferencePair, RatedAnswer
 from learning.synthetic import lexicon as words
 from learning.synthetic.instructions import make_instructions
 
 _POOL = 400  # answers to other questions, 40 per topic
+_GOOD = 0.6  # share of good answers: users do not rate in equal parts
 _TRIES = 100  # draws for a pair that is new; each prompt has thousands
 _NUMBERS = tuple(map(words.number, range(100)))
 _Answers = Mapping[str, Sequence[str]]  # by topic
@@ -44,6 +45,17 @@ def make_preferences(seed: int, n: int) -> list[PreferencePair]:
         seen.add(pair)
         pairs.append(pair)
     return pairs
+
+
+def make_ratings(seed: int, n: int) -> list[RatedAnswer]:
+    """Return `n` rated answers: one of the two answers of each pair, three in five of them good."""
+    rng = Random(f"ratings {seed}")
+    ratings = []
+    for pair in make_preferences(seed, n):
+        good = rng.random() < _GOOD
+        answer = pair.chosen if good else pair.rejected
+        ratings.append(RatedAnswer(pair.prompt, answer, good, pair.topic))
+    return ratings
 
 
 def _unseen(

@@ -7,7 +7,7 @@ copies are stored beside the identity, on this machine only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -15,6 +15,7 @@ from common.errors import DataError
 from common.protocol.fields import RowKind
 from learning.data import rows
 from learning.data.row_types import Row
+from learning.data.rows import LoadedRows
 
 
 def import_rows(
@@ -54,23 +55,34 @@ def _read(source: Path, print_line: Callable[[str], None]) -> dict[RowKind, Sequ
         raise DataError(f"{source} is a directory", "name one directory, or files, with --data")
     if not source.is_file():
         raise DataError(f"data file {source} does not exist", "check --data")
-    by_kind: dict[RowKind, Sequence[Row]] = {}
+    by_kind: dict[RowKind, LoadedRows[Row]] = {}
     errors: list[str] = []
     for kind in get_args(RowKind):
         try:
-            loaded = rows.load(kind, str(source), on_message=lambda line: None)
+            by_kind[kind] = rows.load(kind, str(source), on_message=lambda line: None)
         except DataError as error:
             errors.append(error.what)
-            continue
-        by_kind[kind] = loaded.rows
+    if _is_rated(by_kind):
+        del by_kind["sft"]
+    for kind, loaded in by_kind.items():
         skipped = f", {len(loaded.skipped)} skipped" if loaded.skipped else ""
         places = {part.place for part in loaded.omissions}
         reasons = ", ".join(dict.fromkeys(part.reason for part in loaded.omissions))
         partly = f", {len(places)} used in part ({reasons})" if places else ""
-        print_line(f"{source}: {len(loaded.rows)} {kind} rows{skipped}{partly}")
+        pairs = f", of {loaded.pairs} pairs" if loaded.pairs else ""
+        print_line(f"{source}: {len(loaded.rows)} {kind} rows{pairs}{skipped}{partly}")
     if not by_kind:
         raise DataError(
             f"{source} has no row that can be learned from ({errors[0]})",
-            "give instruction and output; messages; prompt, chosen and rejected; or text and label",
+            "give instruction and output; messages; prompt, chosen and rejected; prompt, completion"
+            " and label; or text and label",
         )
-    return by_kind
+    return {kind: loaded.rows for kind, loaded in by_kind.items()}
+
+
+def _is_rated(by_kind: Mapping[RowKind, LoadedRows[Row]]) -> bool:
+    """Return whether most instructions are rated, so that bad answers would be learned."""
+    if "sft" not in by_kind or "kto" not in by_kind:
+        return False
+    rated = len(by_kind["kto"].rows) - 2 * by_kind["kto"].pairs
+    return 2 * rated > len(by_kind["sft"].rows)

@@ -117,6 +117,12 @@ class ClientData:
                 f"no row of {path} can be used at {length} tokens ({why})",
                 "raise model.max_length, or correct the rows",
             )
+        if len(learned.examples) < objective.least_examples:
+            raise DataError(
+                f"{_OBJECTIVES[kind]} needs {objective.least_examples} rows to learn from, and"
+                f" {client} has {len(learned.examples)}",
+                f"add rows to {path.name}",
+            )
         return TokenisedShard(learned.examples, measured.examples)
 
     def files(self, kind: RowKind) -> dict[str, Path]:

@@ -72,10 +72,10 @@ def test_the_base_the_ends_of_earlier_phases_and_the_version_are_evaluated() -> 
 
 def test_rewards_are_relative_to_the_start_of_the_newest_phase_of_preferences() -> None:
     again = (*TWO, PhaseConfig(objective="dpo", versions=4, beta=2.0))
-    assert [find_reward_reference(again, v)[0] for v in (0, 1, 2, 3, 5)] == [0, 1, 1, 3, 3]
-    assert find_reward_reference(again, 0)[1] == TWO[1]
-    assert find_reward_reference(again, 5)[1] == again[2]
-    assert find_reward_reference((TWO[0],), 1) == (0, None)
+    assert [find_reward_reference(again, v, "va")[0] for v in (0, 1, 2, 3, 5)] == [0, 1, 1, 3, 3]
+    assert find_reward_reference(again, 0, "va")[1] == TWO[1]
+    assert find_reward_reference(again, 5, "va")[1] == again[2]
+    assert find_reward_reference((TWO[0],), 1, "va") == (0, None)
 
 
 def test_rows_are_chosen_evenly_and_always_the_same() -> None:

@@ -2,7 +2,7 @@
 
 `fccl learn` and the HTTP endpoint take the same JSON: an object is one item, with the field names
 that data sets use and an optional `task` that names its stream. Error messages never contain any of
-the text.
+the text. `inbox/record_parser.py` reads the fields.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from worker.incremental.inbox import items
+from worker.incremental.inbox import items, record_parser
 from worker.incremental.inbox.items import Item
 from worker.incremental.serving.served_run import ServedRun
 
@@ -67,7 +67,7 @@ class ItemParser:
             task = self.task
         if not isinstance(task, str):
             raise DataError("the task is not a valid name")
-        return items.parse(
+        return record_parser.parse(
             {name: value for name, value in record.items() if name != TASK_FIELD},
             max_chars=self.limits.max_chars,
             labels=self.served.labels,

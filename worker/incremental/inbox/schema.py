@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS item (
     id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never reused: a worker may be learning a deleted one
     key TEXT NOT NULL UNIQUE,       -- SHA-256 of kind and fields: identifies equal items
     input_key TEXT NOT NULL,        -- the same without the answer
-    kind TEXT NOT NULL,             -- sft, va, cls
+    kind TEXT NOT NULL,             -- sft, va, kto, cls
     fields TEXT NOT NULL,           -- the row, as JSON
     task TEXT NOT NULL,             -- stream that it belongs to: a domain, a product, a ward
     source TEXT NOT NULL,           -- learn, try, http

@@ -38,7 +38,7 @@ class NewestVersion:
         served = self._served
         if self.value is not None:
             model, _ = self.value
-            kinds = ("cls",) if model.objective == "classification" else ("sft", "va")
+            kinds = ("cls",) if model.objective == "classification" else ("sft", "va", "kto")
             served = served.model_copy(update={"kinds": kinds, "labels": model.labels})
         if served != self._announced:
             served_run.write(self._state, served)
@@ -89,6 +89,7 @@ def model_of(task: TrainTask) -> CurrentModel:
         lora=task.lora,
         max_length=task.training.max_length,
         dpo=task.dpo,
+        kto=task.kto,
         labels=task.labels,
         prompt=task.prompt,
         precision=task.precision,

@@ -71,7 +71,7 @@ class BatchBuilder:
     def build(self, items: Sequence[StoredItem], adapter: Tensors, *, split: bool) -> LearningBatch:
         """Encode items and gather what they are learned with and measured on.
 
-        Preference pairs are compared with the model of `adapter`. Without `split`, the same items
+        Judged answers are compared with the model of `adapter`. Without `split`, the same items
         are held out as before.
         """
         train: list[StoredItem] = []

@@ -14,17 +14,18 @@ from common.protocol.fields import ROW_KINDS, ObjectiveName, RowKind
 from common.protocol.tasks import LocalTraining
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
-from learning.evaluation.inference import restore_order
+from learning.evaluation.inference import restore_order, row_nats
 from learning.evaluation.measurement import Measurement
 from learning.models import lora
 from learning.models.adapted import AdapterModel
-from learning.objectives import classification, dpo, registry
+from learning.objectives import classification, registry
 from learning.training import loop
+from learning.training.memory import FittedMemory
 from worker.data.shards import ClientData, ShardRequest, TokenisedShard
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.training import replay
 
-LR_LORA: Mapping[RowKind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4}
+LR_LORA: Mapping[RowKind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4, "kto": 5e-4}
 """AdamW's learning rate at the first step. With 5e-4 a pretrained encoder forgets more than the
 gate allows (docs/log.md)."""
 LR_FULL = 1e-5
@@ -71,7 +72,9 @@ class ShadowModel:
         config: IncrementalConfig,
         *,
         autocast: bool,
+        memory: FittedMemory | None = None,
     ) -> None:
+        self._memory = memory or FittedMemory()
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._current, self._config, self._autocast = model, config, autocast
 
@@ -89,12 +92,18 @@ class ShadowModel:
         return data.load(request, self._objective(request.kind), self._tokenizer)
 
     def with_reference(self, kind: RowKind, examples: Sequence[Any], adapter: Tensors) -> list[Any]:
-        """Return preference pairs with their log-probabilities by `adapter`, others unchanged."""
-        if kind != "va" or not examples:
+        """Return judged answers with their log-probabilities by `adapter`, others unchanged."""
+        objective = self._objective(kind)
+        answers = [objective.answers(example) for example in examples]
+        flat = [answer for own in answers for answer in own]
+        if not flat:
             return list(examples)
         lora.write_adapter(self._model, adapter)
-        nats = dpo.log_probabilities(self._model, examples, autocast=self._autocast)
-        return list(dpo.with_reference(examples, nats))
+        nats = iter(row_nats(self._model, flat, autocast=self._autocast))
+        return [
+            objective.with_reference(example, [-next(nats) for _ in own])
+            for example, own in zip(examples, answers, strict=True)
+        ]
 
     def measure(self, adapter: Tensors, sets: Sequence[MeasurementSet]) -> Measurement | None:
         """Return mean loss and accuracy over all examples; None if there are none."""
@@ -146,6 +155,7 @@ class ShadowModel:
                 steps=count,
                 max_length=self._current.max_length,
             )
+            kind = (self._current.base.digest, self._current.lora, training.kind)
             result = loop.train(
                 self._model,
                 self._objective(training.kind, SMOOTHING),
@@ -155,7 +165,9 @@ class ShadowModel:
                 seed=seed,
                 autocast=self._autocast,
                 decay=True,
+                memory=self._memory.get(kind),
             )
+            self._memory.remember(kind, result.memory)
             if result.stopped:
                 return None
             steps, seconds = steps + result.steps, seconds + result.seconds
@@ -176,8 +188,9 @@ class ShadowModel:
 
     def _objective(self, kind: RowKind, smoothing: float = 0.0) -> registry.Objective:
         current = self._current
+        settings = current.kto if kind == "kto" else current.dpo
         return registry.make_objective(
-            OBJECTIVES[kind], current.dpo, current.labels, smoothing, current.prompt
+            OBJECTIVES[kind], settings, current.labels, smoothing, current.prompt
         )
 
 

@@ -22,7 +22,7 @@ from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError
 from common.protocol.fields import RowKind
-from learning.data.row_types import Conversation, PreferencePair
+from learning.data.row_types import Conversation, PreferencePair, RatedAnswer
 from tests.support.conversations import dialogue, turns
 from tests.support.paths import ROOT
 from worker.incremental.inbox import schema
@@ -36,7 +36,7 @@ LABELS = ("negative", "positive")
 CLASSES = ServedRun(
     run="run-1", name="run", clients=("client_0",), kinds=("cls",), labels=LABELS
 )  # fmt: skip
-WRITES = CLASSES.model_copy(update={"kinds": ("sft", "va"), "labels": ()})
+WRITES = CLASSES.model_copy(update={"kinds": ("sft", "va", "kto"), "labels": ()})
 
 
 @pytest.fixture
@@ -92,9 +92,11 @@ def test_a_text_with_its_label_is_stored_once(state: Path) -> None:
         (("--instruction", "Add 1.", "--response", "2"), "sft", ("Add 1.", "", "2")),
         (("--instruction", "Add.", "--input", "1", "--response", "2"), "sft", ("Add.", "1", "2")),
         (("--prompt", "a", "--chosen", "b", "--rejected", "c"), "va", ("a", "b", "c")),
+        (("--prompt", "a", "--response", "b", "--good"), "kto", ("a", "b", "good")),
+        (("--bad", "--prompt", "a", "--response", "b"), "kto", ("a", "b", "bad")),
     ],
 )  # fmt: skip
-def test_options_make_an_instruction_or_a_preference_pair(
+def test_options_make_an_instruction_a_preference_pair_or_a_rating(
     state: Path, words: tuple[str, ...], kind: RowKind, fields: tuple[str, ...]
 ) -> None:
     served_run.write(state, WRITES)
@@ -108,6 +110,7 @@ def test_a_file_may_hold_conversations_and_pairs_of_several_turns(state: Path) -
         {"messages": dialogue("Hi", "Hello.", "Add 1.", "2")},
         {"prompt": dialogue("Hi", "Hello.", "Add 1."), "chosen": "2", "rejected": "3"},
         {"messages": dialogue("Hi", "Hello.", SECRET)},
+        {"messages": dialogue("Hi", "Hello.", "Add 1.", "2"), "label": True},
     ]
     Path("talks.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     found = learn(state, "talks.jsonl")
@@ -118,6 +121,7 @@ def test_a_file_may_hold_conversations_and_pairs_of_several_turns(state: Path) -
         assert [stored.item.row for stored in inbox.items()] == [
             Conversation(turns("Hi", "Hello.", "Add 1.", "2")),
             PreferencePair(turns("Hi", "Hello.", "Add 1."), "2", "3"),
+            RatedAnswer(turns("Hi", "Hello.", "Add 1."), "2", True),
         ]
 
 
@@ -132,7 +136,14 @@ def test_a_file_may_hold_conversations_and_pairs_of_several_turns(state: Path) -
         (("--chosen", "a"), "missing: --prompt, --rejected"),
         (("--input", SECRET), "--input requires --instruction"),
         (("x", "--label", "positive", "--response", "y"), "one item at a time"),
-        (("--prompt", "x", "--response", "y"), "one item at a time"),
+        (("--prompt", "x", "--response", "y"), "add --good or --bad to rate the response"),
+        (("--prompt", "x", "--response", "y", "--good", "--bad"), "exclude each other"),
+        (("--prompt", "x", "--good"), "--good requires --prompt and --response, and no other"),
+        (("--instruction", "x", "--response", "y", "--bad"), "--bad requires --prompt and --resp"),
+        (("--prompt", "x", "--chosen", "y", "--rejected", "z", "--bad"), "--bad requires --prompt"),
+        (("x", "--label", "positive", "--good"), "--good requires --prompt and --response"),
+        (("there.jsonl", "--good"), "--good requires --prompt and --response"),
+        (("--prompt", SECRET, "--response", "y", "--good"), "which this run does not learn; give"),
         (("a text", "--task", "two words"), "the task is not a valid name"),
         (("", "--label", "positive"), "text is empty"),
         ((SECRET, "--label", SECRET), "not a class of this run; use one of negative, positive"),
@@ -154,6 +165,18 @@ def test_an_invalid_item_is_refused_in_one_line_and_nothing_is_stored(
     Path("empty.jsonl").write_bytes(b"\n \n")
     assert says in refusal(state, *words)
     assert items(state) == []
+
+
+def test_the_later_rating_of_an_answer_replaces_the_earlier(state: Path) -> None:
+    served_run.write(state, WRITES)
+    words = ("--prompt", "a", "--response", "b")
+    assert learn(state, *words, "--good").output.startswith("accepted")
+    assert learn(state, *words, "--good").output.startswith("duplicate")
+    turned = learn(state, *words, "--bad")
+    assert "it replaces an earlier answer to the same input" in turned.output
+    with Inbox(schema.inbox_path(state, "client_0"), IncrementalConfig()) as inbox:
+        states = [(stored.item.fields["label"], stored.state) for stored in inbox.items()]
+    assert states == [("good", "superseded"), ("bad", "waiting")]
 
 
 def test_nothing_is_stored_where_no_worker_has_run(state: Path, tmp_path: Path) -> None:

@@ -272,6 +272,50 @@ def test_choosing_an_answer_makes_a_preference_pair_and_typing_one_an_instructio
     assert (second, taught) == ("sft", {"instruction": "Add 2.", "input": "", "output": "It is 4."})
 
 
+def rate(found: Site, *typed: str, answers: tuple[str, ...]) -> None:
+    """Hold a conversation in which the model gives these answers."""
+    location = locate_inbox(None, None, "local", found.state, CLIENT)
+    first, *second = [Prediction(3, local=False, text=text) for text in answers]
+    words = iter(typed)
+
+    def read_line(prompt: str) -> str:
+        if (word := next(words, None)) is None:
+            raise EOFError
+        return word
+
+    conversation.Conversation(
+        location, lambda text: Answers(text, found.model, first, *second), read_line, "feedback"
+    ).run()
+
+
+def test_a_thumb_rates_the_answer_or_both_of_two(
+    causal: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rate(causal, "Add 1.", "-", answers=("Two.",))
+    assert "[Enter] if it is right; + or - to rate it; or type a" in capsys.readouterr().out
+    rate(causal, "Add 1.", "+", answers=("Two.", "Three."))
+    assert "1 or 2 if that one is better; + or - to rate both; or" in capsys.readouterr().out
+    rate(causal, "Add 1.", "-", answers=("",))
+    assert "refused: an empty answer cannot be rated" in capsys.readouterr().out
+    ratings = [
+        (kind, fields["completion"], fields["label"], state)
+        for kind, fields, _, state in causal.items()
+    ]
+    assert ratings == [
+        ("kto", "Two.", "bad", "superseded"),
+        ("kto", "Two.", "good", "waiting"),
+        ("kto", "Three.", "good", "waiting"),
+    ]
+
+
+def test_a_thumb_is_refused_where_ratings_are_not_learned(
+    classifier: Site, interactive: None
+) -> None:
+    found = classifier.invoke(typed="dull\n-\n")
+    assert "this model classifies and takes no ratings; give the right class" in found.output
+    assert not classifier.inbox.exists()
+
+
 def test_the_global_answer_leaves_the_clients_model_as_it_was(causal: Site) -> None:
     with closing(Inbox(causal.inbox, IncrementalConfig())):
         pass

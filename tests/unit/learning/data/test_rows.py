@@ -16,6 +16,7 @@ from learning.data.row_types import (
     LabelledText,
     Message,
     PreferencePair,
+    RatedAnswer,
     Row,
 )
 from learning.data.rows import load, read, write
@@ -23,6 +24,7 @@ from learning.data.rows import load, read, write
 GOOD: dict[RowKind, dict[str, str]] = {
     "sft": {"instruction": "Add.", "input": "1 and 2", "output": "3"},
     "va": {"prompt": "Greet.", "chosen": "Hello!", "rejected": "What?"},
+    "kto": {"prompt": "Greet.", "completion": "Hello!", "label": "good"},
     "cls": {"text": "a fine film", "label": "pos"},
 }
 KINDS: tuple[RowKind, ...] = get_args(RowKind)
@@ -66,6 +68,11 @@ ROWS: dict[RowKind, st.SearchStrategy[Row]] = {
         TURNS, ANSWER, TOOLS, TEXT,
     ),
     "va": PAIRS.filter(lambda pair: pair.chosen.strip() != pair.rejected.strip()),
+    "kto": st.builds(RatedAnswer, FILLED, FILLED, st.booleans(), TEXT)
+    | st.builds(
+        lambda before, turn, *more: RatedAnswer((*before, turn), *more),
+        TURNS, ASKED, SPOKEN, st.booleans(), TEXT, TOOLS,
+    ),
     "cls": st.builds(LabelledText, FILLED, LABEL),
 }  # fmt: skip
 
@@ -92,6 +99,7 @@ def test_a_written_row_has_the_fields_of_its_record_and_no_empty_optional_field(
             Conversation((Message("user", "Sing."), Message("assistant", " La"))),
             PreferencePair("p", "a", "b", "t"),
             PreferencePair((Message("user", "p"),), "a", "b"),
+            RatedAnswer("p", "a", False),
             LabelledText("x", "0"),
         ],
     )
@@ -105,6 +113,7 @@ def test_a_written_row_has_the_fields_of_its_record_and_no_empty_optional_field(
         },
         {"prompt": "p", "chosen": "a", "rejected": "b", "topic": "t"},
         {"prompt": [{"role": "user", "content": "p"}], "chosen": "a", "rejected": "b"},
+        {"prompt": "p", "completion": "a", "label": False},
         {"text": "x", "label": "0"},
     ]
 

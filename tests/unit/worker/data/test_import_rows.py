@@ -13,6 +13,7 @@ from worker.data.shards import ClientData
 
 SFT = {"instruction": "Say hello.", "output": "Hello."}
 VA = {"prompt": "Say hello.", "chosen": "Hello!", "rejected": "No."}
+KTO = {"prompt": "Say hello.", "completion": "Hello!", "label": True}
 CLS = {"text": "A fine film.", "label": "positive"}
 
 
@@ -26,7 +27,7 @@ def imported(tmp_path: Path, *sources: Path) -> tuple[Path, list[str]]:
     return import_rows(sources, "hospital-a", tmp_path / "out", said.append), said
 
 
-@pytest.mark.parametrize(("kind", "row"), [("sft", SFT), ("va", VA), ("cls", CLS)])
+@pytest.mark.parametrize(("kind", "row"), [("sft", SFT), ("kto", KTO), ("cls", CLS)])
 def test_the_kind_of_rows_follows_from_their_columns(
     tmp_path: Path, kind: str, row: object
 ) -> None:
@@ -34,6 +35,22 @@ def test_the_kind_of_rows_follows_from_their_columns(
     assert [path.name for path in out.iterdir()] == [f"hospital-a_{kind}.jsonl"]
     assert said == [f"{tmp_path}/mine.jsonl: 2 {kind} rows"]
     assert out.stat().st_mode & 0o77 == 0
+
+
+def test_pairs_are_imported_as_pairs_and_as_two_ratings_each(tmp_path: Path) -> None:
+    out, said = imported(tmp_path, file(tmp_path / "mine.jsonl", VA, VA))
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["hospital-a_kto.jsonl", "hospital-a_va.jsonl"]
+    assert said == [
+        f"{tmp_path}/mine.jsonl: 2 va rows",
+        f"{tmp_path}/mine.jsonl: 4 kto rows, of 2 pairs",
+    ]
+
+
+def test_instructions_of_which_few_have_a_rating_stay_instructions(tmp_path: Path) -> None:
+    rated = SFT | {"rating": "up"}
+    out, _ = imported(tmp_path, file(tmp_path / "mine.jsonl", SFT, SFT, rated))
+    assert len(rows.read("sft", out / "hospital-a_sft.jsonl").rows) == 3
 
 
 def test_rows_that_are_used_in_part_are_counted_with_what_is_left_out(tmp_path: Path) -> None:

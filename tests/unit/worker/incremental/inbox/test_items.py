@@ -11,10 +11,17 @@ from hypothesis import strategies as st
 
 from common.errors import DataError
 from common.protocol.fields import RowKind
-from learning.data.row_types import Conversation, Instruction, Message, PreferencePair
+from learning.data.row_types import (
+    Conversation,
+    Instruction,
+    Message,
+    PreferencePair,
+    RatedAnswer,
+)
 from tests.support.conversations import SYSTEM, dialogue, turns
 from tests.support.item_records import FIELD_NAMES, JSON
-from worker.incremental.inbox.items import FIELDS, MESSAGES, Item, parse
+from worker.incremental.inbox.items import FIELDS, MESSAGES, Item
+from worker.incremental.inbox.record_parser import parse
 
 SECRET = "my neighbour's secret"
 LABELS = ("negative", "positive")
@@ -41,6 +48,10 @@ def take(record: Mapping[str, object], *kinds: RowKind, chars: int = 100) -> Ite
         ({"messages": dialogue("a", "b"), "tools": []}, "sft", ("a", "", "b")),
         ({"text": "x", "label": "positive", "turns": 3}, "cls", ("x", "positive")),
         ({"prompt": dialogue("a"), "chosen": "b", "rejected": "c"}, "va", ("a", "b", "c")),
+        ({"prompt": "a", "completion": "b", "label": True}, "kto", ("a", "b", "good")),
+        ({"question": "a", "answer": "b", "thumb": "down"}, "kto", ("a", "b", "bad")),
+        ({"instruction": "a", "output": "b", "label": None}, "sft", ("a", "", "b")),
+        ({"messages": dialogue("a", "b"), "label": 0}, "kto", ("a", "b", "bad")),
     ],
 )
 def test_the_fields_of_a_record_decide_the_kind_of_the_item(
@@ -66,6 +77,15 @@ def test_the_fields_of_a_record_decide_the_kind_of_the_item(
             "does not learn; give text and label",
         ),
         ({"prompt": SECRET, "chosen": SECRET}, (), "rejected is missing"),
+        ({"prompt": SECRET, "label": True}, (), "completion is missing"),
+        ({"prompt": SECRET, "completion": " ", "label": True}, (), "completion is empty"),
+        ({"prompt": SECRET, "completion": "b", "label": SECRET}, (), "neither good nor bad"),
+        ({"prompt": SECRET, "completion": "b", "rating": 4}, (), "rating is neither good nor bad"),
+        (
+            {"prompt": SECRET, "completion": "b", "label": True},
+            ("cls",),
+            "a prompt with a rated answer, which this run does not learn; give text and label",
+        ),
         ({"prompt": SECRET, "chosen": "a", "rejected": " a"}, (), "chosen and rejected are equal"),
         ({SECRET: SECRET}, (), "none of the fields of an item; give prompt, chosen"),
         ({}, (), "none of the fields of an item"),
@@ -106,6 +126,29 @@ def test_a_preference_may_have_a_prompt_of_several_turns() -> None:
     whole["rejected"] = [*TALK[:3], *dialogue("", "y")[1:]]
     assert take(whole) == item == take(item.fields)
     assert item.question_and_answer == ("user: a\nassistant: b\nuser: c", "x")
+
+
+def test_a_rated_answer_may_end_a_conversation() -> None:
+    item = take({"messages": TALK, "label": False, "tools": [{"name": "kettle"}]})
+    tools = '[{"name": "kettle"}]'
+    assert item.row == RatedAnswer(turns("a", "b", "c"), "d", False, tools=tools)
+    apart = {"prompt": TALK[:3], "completion": "d", "label": "bad", "tools": [{"name": "kettle"}]}
+    assert take(apart) == item == take(item.fields)
+    assert item.question_and_answer == ("user: a\nassistant: b\nuser: c", "d")
+    assert [text for _, text in item.texts()] == ["a", "b", "c", tools, "d", "bad"]
+
+
+def test_keys_of_ratings_identify_equal_ratings_and_rated_answers() -> None:
+    for record in ({"prompt": "a", "completion": "b"}, {"messages": TALK}):
+        up, down = (take({**record, "label": label}) for label in (True, False))
+        assert up.key != down.key
+        assert up.input_key == down.input_key, "the later rating of an answer replaces the earlier"
+    up = take({"prompt": "a", "completion": "b", "label": True})
+    assert take({"prompt": " a", "completion": "b\n", "label": "good"}).key == up.key
+    other = take({"prompt": "a", "completion": "c", "label": True})
+    assert other.input_key != up.input_key, "two answers to one prompt may both be good"
+    taught = take({"prompt": "a", "completion": "b"})
+    assert {taught.key, taught.input_key}.isdisjoint({up.key, up.input_key})
 
 
 def test_one_exchange_is_an_instruction_in_whatever_form_it_comes() -> None:
