@@ -19,6 +19,7 @@ from learning.evaluation.measurement import Measurement
 from learning.models import lora
 from learning.models.adapted import AdapterModel
 from learning.objectives import classification, registry
+from learning.objectives.kto import TokenisedRating
 from learning.training import loop
 from worker.data.shards import ClientData, ShardRequest, TokenisedShard
 from worker.incremental.inbox.items import StoredItem
@@ -194,8 +195,11 @@ def learning_rate(config: IncrementalConfig, kind: RowKind, *, full: bool) -> fl
 
 
 def label_of(example: object) -> object:
-    """Return what samples are balanced by: the class of a text; None for other examples."""
-    return getattr(example, "label", None)
+    """Return what samples are balanced by: a text's class, or whether an answer is good; or None.
+
+    Of ratings that are mostly good, a model would mostly learn to find any answer more probable.
+    """
+    return example.good if isinstance(example, TokenisedRating) else getattr(example, "label", None)
 
 
 def difference(new: Tensors, old: Tensors) -> Tensors:
