@@ -1,11 +1,17 @@
-"""The type of a clock: code that needs the time takes one, so that tests can control it."""
+"""The type of a clock, so that tests can control the time; and times as text for people."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 Clock = Callable[[], float]
 """Seconds since the Unix epoch."""
 
 wall_clock: Clock = time.time
+
+
+def format_time(at: float) -> str:
+    """Return a time within the next days as day of the week and local time."""
+    return f"{datetime.fromtimestamp(at):%a %H:%M}"

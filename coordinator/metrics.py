@@ -182,10 +182,16 @@ class CoordinatorMetrics(CoordinatorObserver):
 
     def _compute_sites(self, state: CoordinatorState) -> Iterator[Metric]:
         workers = GaugeMetricFamily("fccl_workers", "Live workers", labels=["site"])
+        resting = GaugeMetricFamily(
+            "fccl_resting_workers", "Live workers outside the hours of their site", labels=["site"]
+        )
         # Not the sites that heartbeats name: those are claims, and labels without bound.
         for site in sorted({c.site for c in state.members(self._run.plan).values()}):
-            workers.add_metric([site], state.workers_by_site.get(site, 0))
+            idle = state.resting_by_site.get(site, 0)
+            workers.add_metric([site], state.workers_by_site.get(site, 0) + idle)
+            resting.add_metric([site], idle)
         yield workers
+        yield resting
         depths = GaugeMetricFamily(
             "fccl_queue_messages", "Messages ready on a queue", labels=["queue", "site"]
         )

@@ -117,6 +117,11 @@ class Evaluator:
         self._compute = compute
         self._precision = precision or run.config.model.precision
 
+    def unquantized(self) -> Evaluator:
+        """Return an evaluator of the same run on its base model as the files have it."""
+        precision = ModelPrecision(dtype=self.run.config.model.dtype)
+        return Evaluator(self.run, self._base_path, self._compute, precision)
+
     @cached_property
     def _loaded(self) -> AdapterModel:
         config = self.run.config

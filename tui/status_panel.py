@@ -7,6 +7,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from common.clock import format_time
+from common.protocol.heartbeat import Heartbeat
 from common.store.inbox_totals import add_up
 from common.store.view import FederationView
 from tui.formatting import format_event
@@ -76,6 +78,12 @@ def _clients(view: FederationView) -> RenderableType:
     return table
 
 
+def _state(worker: Heartbeat) -> str:
+    if worker.state != "resting" or worker.rests_until is None:
+        return worker.state
+    return f"resting until {format_time(worker.rests_until)}"
+
+
 def _workers(view: FederationView, now: float) -> RenderableType:
     if not view.workers:
         return Text("no live workers", style="yellow")
@@ -85,7 +93,7 @@ def _workers(view: FederationView, now: float) -> RenderableType:
     for worker in view.workers:
         table.add_row(
             worker.worker_id,
-            worker.state,
+            _state(worker),
             worker.task_id or "-",
             worker.client_id or "-",
             f"{worker.progress:.0%}",

@@ -23,6 +23,7 @@ class WorkerEventKind(StrEnum):
     LEARNED = "learned"  # live input was learned
     UNLEARNED = "unlearned"  # live input was not learned, or was dropped
     REBASED = "rebased"  # what a client had learned was applied to a newer version
+    RESTING = "resting"  # the worker takes no tasks outside its hours, or takes them again
     SETTLED = "settled"  # live input is in an accepted update
 
 

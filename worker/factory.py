@@ -15,6 +15,7 @@ from common.store.store import Store
 from learning.progress import ProgressCallback
 from learning.training import device
 from learning.training.device import Compute
+from learning.training.memory import FittedMemory, MemorySettings
 from worker.data.shards import ClientData
 from worker.event_log import EventLog
 from worker.events import EventCallback
@@ -25,6 +26,10 @@ from worker.models.source import ModelSource
 from worker.observer import Observer
 from worker.publisher import Publisher
 from worker.service import Worker, WorkerParts
+from worker.settings.bandwidth import Throttle
+from worker.settings.rest import Rest
+from worker.settings.settings import SiteSettings
+from worker.settings.suitability import check_run
 from worker.site import run_discovery
 from worker.site.enrolment import CredentialsCheck, EnrolmentRequests
 from worker.spool import Slot, claim_slot, count_workers
@@ -47,6 +52,11 @@ class WorkerSettings:
     compute: Compute
     incremental: IncrementalConfig | None = None
     base: Path | None = None  # directory of the run's base model on this machine
+    site_settings: SiteSettings = SiteSettings()  # noqa: RUF009 - frozen
+
+    @property
+    def memory(self) -> MemorySettings:
+        return self.site_settings.memory
 
 
 class Connections(NamedTuple):
@@ -81,15 +91,19 @@ def start_worker(
     """Claim a slot, and return a started worker, whose `serve` runs the tasks.
 
     Raises:
-        ConfigError: The validator of incremental learning is neither a command nor a URL.
+        ConfigError: The validator of incremental learning is neither a command nor a URL, or the
+            settings of the site do not fit the run.
         DataError: There are no rows here, so every task would be refused.
-        ModelError: The directory of the base model holds another one than that of the run.
+        ModelError: The site does not accept the run's base model, or the directory of the base
+            model holds another one.
         RunError: The state directory cannot be written.
     """
     data = _client_data(settings)
     slot = claim_slot(settings.state, run)
     try:
-        source = ModelSource(connections.store, run, settings.cache, callbacks.on_progress)
+        if (model := connections.store.get_model(run)) is not None:
+            check_run(settings.site_settings, model)
+        source = _make_source(settings, run, connections.store, callbacks)
         if settings.base is not None:
             source.use_base_directory(settings.base)
         parts = _make_parts(settings, run, data, slot, source, connections, clock, callbacks)
@@ -103,6 +117,16 @@ def start_worker(
         worker.close()
         raise
     return worker
+
+
+def _make_source(
+    settings: WorkerSettings, run: str, store: Store, callbacks: WorkerCallbacks
+) -> ModelSource:
+    own = settings.site_settings
+    throttle = Throttle(
+        own.download_rate, lambda: count_workers(settings.state), callbacks.metrics.on_turn
+    )
+    return ModelSource(store, run, settings.cache, callbacks.on_progress, own.accept, throttle)
 
 
 def _client_data(settings: WorkerSettings) -> ClientData:
@@ -124,6 +148,7 @@ def _make_parts(
     callbacks: WorkerCallbacks,
 ) -> WorkerParts:
     broker, store, heartbeat_store = connections
+    own = settings.site_settings
     topology, site, metrics = Topology(run, (settings.site,)), settings.site, callbacks.metrics
     first = _first_heartbeat(settings, slot, data)
     heartbeats = HeartbeatSender(heartbeat_store, run, first, clock, metrics.on_heartbeat)
@@ -133,7 +158,10 @@ def _make_parts(
 
     events = EventLog(heartbeats, run_over, callbacks.on_event)
     models = ModelCache(settings.compute)
-    learner = _make_learner(settings, run, data, models, source, slot, heartbeats, events, clock)
+    memory = FittedMemory(settings.memory)
+    learner = _make_learner(
+        settings, run, data, models, source, slot, heartbeats, events, clock, memory
+    )
     return WorkerParts(
         name=settings.name,
         run=run,
@@ -162,12 +190,13 @@ def _make_parts(
             store=store,
             slot=slot,
             source=source,
-            trainer=Trainer(data, models),
+            trainer=Trainer(data, models, memory, evaluation=own.evaluation),
             learner=learner,
             heartbeats=heartbeats,
             on_event=events.record,
             on_step=callbacks.on_step,
             metrics=metrics,
+            settings=own,
         ),
         publisher=Publisher(
             broker,
@@ -178,8 +207,11 @@ def _make_parts(
             events.record,
             metrics,
             on_receipt=learner.apply_receipt if learner else lambda pending, receipt: None,
+            throttle=Throttle(own.upload_rate, lambda: count_workers(settings.state)),
+            on_publishing=heartbeats.set_publishing,
         ),
         metrics=metrics,
+        rest=Rest(own.windows, clock),
         device_share=lambda: _take_device_share(settings),
     )
 
@@ -212,6 +244,7 @@ def _make_learner(
     heartbeats: HeartbeatSender,
     events: EventLog,
     clock: Clock,
+    memory: FittedMemory,
 ) -> Learner | None:
     if settings.incremental is None or not settings.incremental.enabled:
         return None
@@ -228,4 +261,5 @@ def _make_learner(
             lambda rows, wishes: heartbeats.update(inbox=rows, wishes=wishes, now=True),
             lambda digest: heartbeats.update(wants=digest, now=True),
         ),
+        memory,
     )

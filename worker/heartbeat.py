@@ -19,6 +19,7 @@ from common.protocol.heartbeat import Heartbeat, LocalEvent
 from common.protocol.tasks import TrainTask
 from common.store.store import Store
 from worker.events import WorkerEventKind
+from worker.spool import PendingUpdate
 
 INTERVAL_S = 5.0  # a third of the heartbeat's time to live
 MAX_EVENTS = 20  # the newest ones travel with each heartbeat
@@ -46,6 +47,7 @@ class HeartbeatSender:
         self._heartbeat = first
         self._events: deque[LocalEvent] = deque(maxlen=MAX_EVENTS)
         self._task: TrainTask | None = None
+        self._publishing: PendingUpdate | None = None
         self._max_staleness = 0
         self._unwanted_reason = ""
         self._due = threading.Event()
@@ -74,14 +76,31 @@ class HeartbeatSender:
             progress=0.0,
         )
 
-    def end_task(self) -> None:
+    def end_task(self, rests_until: float | None = None) -> None:
+        """Name no task any more; `rests_until` as in `Heartbeat`."""
         with self._lock:
             self._task = None
-        self.update(now=True, state="waiting", task_id=None, client_id=None, progress=0.0)
+        state = "waiting" if rests_until is None else "resting"
+        self.update(
+            now=True, state=state, rests_until=rests_until, task_id=None, client_id=None,
+            progress=0.0,
+        )  # fmt: skip
+
+    def set_publishing(self, pending: PendingUpdate | None) -> None:
+        """Name the update that is being sent, while no task is trained; None ends that.
+
+        It renews the lease of its task, which would otherwise be issued again on a slow line.
+        """
+        with self._lock:
+            self._publishing = pending
 
     def heartbeat(self) -> Heartbeat:
+        """Return the heartbeat as it is sent, without its time and events."""
         with self._lock:
-            return self._heartbeat
+            beat, sending = self._heartbeat, self._publishing
+        if sending is None or beat.task_id is not None:
+            return beat
+        return beat.model_copy(update={"state": "publishing", "task_id": sending.task_id})
 
     def unwanted_reason(self) -> str:
         """Return why the current task need not be finished; empty while it should be."""
@@ -106,7 +125,7 @@ class HeartbeatSender:
         while not self._closed.is_set():
             with self._lock:
                 fields = {"sent_at": self._clock(), "events": tuple(self._events)}
-                heartbeat = self._heartbeat.model_copy(update=fields)
+            heartbeat = self.heartbeat().model_copy(update=fields)
             self._on_heartbeat(_try(partial(self._store.put_heartbeat, self._run, heartbeat)))
             _try(self._check_task)
             self._due.wait(INTERVAL_S)

@@ -18,6 +18,7 @@ from common.protocol.wire import pack
 from common.store.store import Store
 from worker.events import EventCallback, WorkerEventKind
 from worker.observer import Observer
+from worker.settings.bandwidth import Throttle, TransferStopped
 from worker.spool import PendingUpdate, Slot
 
 REPUBLISH_S = 60.0
@@ -28,7 +29,8 @@ class Publisher:
     """Publishes the updates of one slot for one run, from `start` to `close`.
 
     `on_receipt` is called with a receipt while its update is still on the disk; after a crash, it
-    is called a second time. Callbacks run in the publisher's thread.
+    is called a second time. `on_publishing` is called with the update that is being sent, and with
+    None at its end. Callbacks run in the publisher's thread.
     """
 
     def __init__(
@@ -41,16 +43,21 @@ class Publisher:
         on_event: EventCallback,
         metrics: Observer | None = None,
         on_receipt: Callable[[PendingUpdate, Receipt], None] = lambda pending, receipt: None,
+        throttle: Throttle | None = None,
+        on_publishing: Callable[[PendingUpdate | None], None] = lambda pending: None,
     ) -> None:
         self._broker, self._store = broker, store
         self._topology, self._site, self._slot = topology, site, slot
         self._on_event = on_event
         self._metrics = metrics or Observer()
         self._on_receipt = on_receipt
+        self._throttle = throttle or Throttle(None)
+        self._on_publishing = on_publishing
         self._published: dict[str, float] = {}  # update id → monotonic time
         self.settled = 0  # updates whose receipt has come
         self._wake = threading.Event()
         self._closing = threading.Event()
+        self._late = threading.Event()  # nobody waits for the rest any more
         self._thread = threading.Thread(target=self._publish_all, name="publisher", daemon=True)
 
     def start(self) -> None:
@@ -75,6 +82,7 @@ class Publisher:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+        self._late.set()
 
     def _publish_all(self) -> None:
         while True:
@@ -83,7 +91,7 @@ class Publisher:
                 self._collect_receipts()
                 for pending in self._slot.pending_updates():
                     self._publish(pending)
-            except BrokerClosed:
+            except (BrokerClosed, TransferStopped):
                 return
             except BrokerError as error:
                 self._on_event(WorkerEventKind.WAITING, error.what)
@@ -111,12 +119,17 @@ class Publisher:
         if since is not None and time.monotonic() - since < REPUBLISH_S:
             return
         frame = pending.path.read_bytes()
+        self._on_publishing(pending)
         try:
             for message in split_update(pending.update_id, frame):
+                # The connection has a thread of its own, which this pause does not hold up.
+                self._throttle.pace(len(message.body), self._late)
                 self._broker.publish_update(self._topology, self._site, message)
         except QueueFull:
             self._on_event(WorkerEventKind.WAITING, "this site's update queue is full")
             return
+        finally:
+            self._on_publishing(None)
         self._published[pending.update_id] = time.monotonic()
         self._metrics.on_publish(len(frame))
 

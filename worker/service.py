@@ -14,7 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event as Flag
 
-from common.errors import BrokerError, DataError, FcclError, ModelError, StoreError, WireError
+from common.clock import format_time
+from common.errors import (
+    BrokerError,
+    ConfigError,
+    DataError,
+    FcclError,
+    ModelError,
+    StoreError,
+    WireError,
+)
+from common.free_memory import release_free_memory
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import TaskRefusal, TrainTask
 from common.store.store import Store
@@ -24,6 +34,7 @@ from worker.heartbeat import HeartbeatSender
 from worker.incremental.learner import Learner
 from worker.observer import Observer
 from worker.publisher import Publisher
+from worker.settings.rest import Rest
 from worker.site import run_discovery
 from worker.site.enrolment import EnrolmentRequests
 from worker.spool import Slot
@@ -32,7 +43,7 @@ from worker.task_source import TaskSource
 
 TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
 RETRY_S = 1.0  # pause before a task that could not be trained is tried again, here or elsewhere
-MAX_REFUSALS = 3  # in a row; then this worker is broken, not the tasks
+MAX_REFUSALS = 3  # in a row, of all clients here; then this worker is broken, not a client
 DRAIN_S = 15.0  # to publish what is trained, when the worker stops
 UNLIMITED = 2**31
 
@@ -64,6 +75,7 @@ class WorkerParts:
     runner: TaskRunner
     publisher: Publisher
     metrics: Observer
+    rest: Rest
     device_share: Callable[[], str]  # takes this worker's share of the cores, and describes it
 
 
@@ -73,7 +85,8 @@ class Worker:
     def __init__(self, parts: WorkerParts) -> None:
         self._parts = parts
         self._results: Counter[TaskResult] = Counter()
-        self._refusals = 0  # in a row
+        self._refused: list[str] = []  # clients whose tasks were refused in a row
+        self._rests_until: float | None = None  # as last reported
 
     @property
     def worker_id(self) -> str:
@@ -99,7 +112,9 @@ class Worker:
         stays on the disk.
 
         Raises:
-            DataError: Three tasks in a row could not be trained: there are no such rows here.
+            ConfigError: Three tasks in a row, and one of every client here, are at odds with the
+                settings of the site.
+            DataError: Likewise, for lack of usable rows.
             ModelError: Likewise, for lack of the base model, or because training diverged.
             WireError: Likewise, because the store's content is damaged.
             JoinError: The coordinator refuses a client of this invited site, or revoked the site.
@@ -114,6 +129,9 @@ class Worker:
                     reason = ended
                     break
                 self._parts.enrolments.poll()
+                if self._is_resting():
+                    stop.wait(TAKE_S)
+                    continue
                 if self._parts.learner is not None:
                     self._parts.learner.process_inboxes(stop)
                 if (task := self._parts.tasks.next_task(TAKE_S)) is not None:
@@ -140,6 +158,17 @@ class Worker:
         parts.slot.release()
         return waiting
 
+    def _is_resting(self) -> bool:
+        """Return whether the site does not work now, and report a change."""
+        until = self._parts.rest.until()
+        if until != self._rests_until:
+            self._rests_until = until
+            state = "waiting" if until is None else "resting"
+            self._parts.heartbeats.update(state=state, rests_until=until, now=True)
+            text = "works again" if until is None else f"resting until {format_time(until)}"
+            self._parts.events.record(WorkerEventKind.RESTING, text)
+        return until is not None
+
     def _process(self, task: TrainTask, abandon: Flag) -> None:
         """Run a task, and remove it from the disk unless it is to be tried again."""
         slot, heartbeats = self._parts.slot, self._parts.heartbeats
@@ -150,18 +179,29 @@ class Worker:
         heartbeats.start_task(task, self._max_staleness())
         try:
             result = self._execute(task, abandon)
-        except (DataError, ModelError, WireError) as error:
+        except (ConfigError, DataError, ModelError, WireError) as error:
             self._refuse(task, error)
             slot.drop_task()
-            if self._refusals >= MAX_REFUSALS:
+            if self._is_broken():
                 raise
             abandon.wait(RETRY_S)  # another worker, which may have what is missing, comes first
         else:
             if result.is_final:
-                self._refusals = 0
+                self._refused.clear()
                 slot.drop_task()
         finally:
-            heartbeats.end_task()
+            heartbeats.end_task(self._parts.rest.until())
+            release_free_memory()
+
+    def _is_broken(self) -> bool:
+        """Return whether it is this worker that cannot train, rather than one of its clients.
+
+        Then it has refused all of its clients in a row, or only such as it does not have.
+        """
+        served, refused = set(self.heartbeat().clients), set(self._refused)
+        return len(self._refused) >= MAX_REFUSALS and (
+            served <= refused or served.isdisjoint(refused)
+        )
 
     def _execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         try:
@@ -176,7 +216,7 @@ class Worker:
         return result
 
     def _refuse(self, task: TrainTask, error: FcclError) -> None:
-        self._refusals += 1
+        self._refused.append(task.client_id)
         self._parts.metrics.on_task_end("refused")
         reason = str(error)[:500]
         text = f"{task.task_id} of {task.client_id}: {reason}"

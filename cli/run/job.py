@@ -14,6 +14,8 @@ from cli.run import join_site
 from cli.run.join_site import SiteRequest
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
+from worker.settings import loader
+from worker.settings.settings import SiteSettings
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class WorkerJob:
     state: Path  # directory for work in flight
     forever: bool = False  # serve the next run of the same name when one is over
     base: Path | None = None  # directory of the run's base model on this machine
+    site_settings: SiteSettings = SiteSettings()  # noqa: RUF009 - frozen
 
     @property
     def invited_site(self) -> str | None:
@@ -48,7 +51,7 @@ def local_job(
             f"{data[0]} is no directory", "name a directory of client files with --data"
         )
     directory = data[0] if data else config.run.path / "clients"
-    return WorkerJob(config, LOCAL, directory, state or Path(config.run.dir) / ".workers", forever)
+    return WorkerJob(config, LOCAL, directory, state or local_state(config), forever)
 
 
 def invited_job(
@@ -76,6 +79,22 @@ def invited_job(
     # machine, like the address of its metrics.
     config = config.model_copy(update={"incremental": incremental})
     return WorkerJob(config, Site(request.site), rows, state or request.directory / "work", forever)
+
+
+def settings_path(config: FederationConfig, site: SiteRequest | None, state: Path | None) -> Path:
+    """Return the path of the settings of a site: in its state directory.
+
+    That is `state` if it is named, else the folder with the identity of an invited site.
+    """
+    if state is not None:
+        return state / loader.FILE
+    directory = site.directory if site is not None else local_state(config)
+    return directory / loader.FILE
+
+
+def local_state(config: FederationConfig) -> Path:
+    """Return the default state directory of workers at the coordinator's own site."""
+    return Path(config.run.dir) / ".workers"
 
 
 def host_name() -> str:

@@ -21,7 +21,7 @@ from cli.options import config_option, find_config, metrics_option, with_metrics
 from cli.run import join_site
 from cli.run.health_server import WORKER_LIMIT_S, ProcessStatus, serve_status
 from cli.run.inbox_port import open_port, serve_inbox
-from cli.run.job import WorkerJob, host_name, invited_job, local_job
+from cli.run.job import WorkerJob, host_name, invited_job, local_job, settings_path
 from cli.signals import handle_signals
 from common.config import loader
 from common.errors import BrokerLoginError, ConfigError
@@ -30,6 +30,7 @@ from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
 from common.store.store import Store
 from worker.events import WorkerEventKind
+from worker.settings import loader as site_settings
 from worker.site.enrolment import revoked_error
 from worker.site.run_discovery import end_reason, follow_runs
 
@@ -65,9 +66,13 @@ if TYPE_CHECKING:
     help="Directory of the run's base model on this machine, used in place. Needed for a model over"
     " 1 GiB that is not on the hub.",
 )
-@click.option("--device", default="auto", help="cpu, cuda, cuda:1 … [auto: a GPU if there is one].")
+@click.option("--device", help="cpu, cuda, cuda:1 … [auto: a GPU if there is one].")
 @click.option(
-    "--compile", "compiled", is_flag=True, help="Use torch.compile: slow start, fast steps."
+    "--compile",
+    "compiled",
+    is_flag=True,
+    default=None,
+    help="Use torch.compile: slow start, fast steps.",
 )
 @click.option(
     "--forever", is_flag=True, help="When the run is over, wait for the next one of the same name."
@@ -86,13 +91,18 @@ def command(
     data: tuple[Path, ...],
     state: Path | None,
     base: Path | None,
-    device: str,
-    compiled: bool,
+    device: str | None,
+    compiled: bool | None,
     forever: bool,
     inbox_port: int | None,
     metrics_port: int | None,
 ) -> None:
-    """Take tasks, train them on local data and publish the deltas until the run is over."""
+    """Take tasks, train them on local data and publish the deltas until the run is over.
+
+    The settings of the site (memory, device, hours, bandwidth, accepted base models) are in
+    worker.toml of the state directory, which the first start writes with comments;
+    FCCL_WORKER__KEY=… and the options here override them.
+    """
     config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
     if base is not None and not base.is_dir():
         raise ConfigError(
@@ -106,8 +116,13 @@ def command(
         open_port(inbox_port, config.incremental) as listener,
     ):
         job: WorkerJob | None
-        if join is not None or Site(site) != LOCAL:
-            request = join_site.site_request(join, site, config.run.name)
+        invited = join is not None or Site(site) != LOCAL
+        request = join_site.site_request(join, site, config.run.name) if invited else None
+        # Read before joining: a mistake in the file must not use up the token.
+        own = site_settings.load(
+            settings_path(config, request, state), device=device, compile=compiled
+        )
+        if request is not None:
             handle_signals([stop])
             job = invited_job(
                 request, data, state, config.incremental, output, stop, forever=forever
@@ -117,11 +132,14 @@ def command(
         if job is None:
             output.print("stopped before the site had joined")
             sys.exit(0)
+        site_settings.write_template(own.path)
+        output.print(own.describe())
         from learning.training.device import detect
 
-        compute = detect(device, compiled=compiled)
+        compute = detect(own.settings.device, compiled=own.settings.compile)
+        job = replace(job, base=base, site_settings=own.settings)
         with serve_inbox(listener, job, output):
-            sys.exit(serve(replace(job, base=base), compute, output, stop, status, listener))
+            sys.exit(serve(job, compute, output, stop, status, listener))
 
 
 def serve(
@@ -206,6 +224,7 @@ def _serve_run(
         compute=compute,
         incremental=config.incremental,
         base=job.base,
+        site_settings=job.site_settings,
     )
     callbacks = WorkerCallbacks(
         on_event=output.event,

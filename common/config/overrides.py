@@ -1,7 +1,8 @@
 """Overrides of single keys: by environment variables, and by the dotted keys of [offline].
 
 An environment variable joins the levels of a key with two underscores:
-`FCCL_SCHEDULE__CONCURRENCY=8`, `FCCL_PHASE__0__LR=1e-3`.
+`FCCL_SCHEDULE__CONCURRENCY=8`, `FCCL_PHASE__0__LR=1e-3`. Those of `FCCL_WORKER__…` belong to the
+settings of a site (`worker/settings/loader.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 
 from common.errors import ConfigError
 
+WORKER_PREFIX = "FCCL_WORKER__"
+"""Beginning of the variables that set keys of `worker.toml`."""
 _NOT_OFFLINE = {"run", "broker", "store", "operations", "offline"}
 """Sections that do not depend on whether the model hub can be reached."""
 
@@ -28,6 +31,8 @@ def set_from_environment(table: dict[str, Any], environ: Mapping[str, str]) -> d
     variables: dict[str, str] = {}
     for variable in sorted(environ):
         if not variable.startswith("FCCL_") or "__" not in variable:
+            continue
+        if variable.startswith(WORKER_PREFIX):
             continue
         *parents, leaf = variable.removeprefix("FCCL_").lower().split("__")
         node: Any = table
@@ -58,6 +63,14 @@ def set_dotted(table: dict[str, Any], dotted: str, value: Any, where: str) -> No
     node[leaf] = value
 
 
+def parse_value(text: str) -> Any:
+    """Return the value of an environment variable, in TOML; a bare word is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
 def _child(node: Any, key: str, where: str) -> Any:
     if isinstance(node, list):
         if not key.isdigit() or int(key) >= len(node):
@@ -76,7 +89,4 @@ def _assign(node: Any, leaf: str, text: str, variable: str) -> None:
         raise ConfigError(
             f"{variable}: the number of the entry is missing", "e.g. FCCL_PHASE__0__LR"
         )
-    try:
-        node[leaf] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        node[leaf] = text  # a bare word is a string
+    node[leaf] = parse_value(text)

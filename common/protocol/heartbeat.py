@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -58,11 +58,16 @@ class Heartbeat(Record):
     Attributes:
         inbox: Figures of clients with live input, the busiest first.
         wishes: Clients that have learned something and would like a task soon, to send it.
+        rests_until: Time at which a worker that rests outside its hours takes tasks again.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"rests_until"})
 
     worker_id: Identifier
     site: Identifier
-    state: Literal["starting", "waiting", "fetching", "training", "publishing", "stopping"]
+    state: Literal[
+        "starting", "waiting", "fetching", "training", "publishing", "resting", "stopping"
+    ]
     clients: Annotated[
         tuple[Identifier, ...], Field(max_length=4096), BeforeValidator(list_to_tuple)
     ] = ()
@@ -77,6 +82,7 @@ class Heartbeat(Record):
     host: ShortText = ""
     software: ShortText = ""
     sent_at: Seconds = 0.0
+    rests_until: Seconds | None = None
     inbox: Annotated[
         tuple[InboxFigures, ...], Field(max_length=64), BeforeValidator(list_to_tuple)
     ] = ()

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from common.protocol.fields import (
+    BatchSize,
     ClassNames,
     CodecName,
     Count,
@@ -71,9 +72,13 @@ class Adapter(Record):
 
 
 class CurrentModel(Record):
-    """Coordinator → site: the newest version, for inboxes and `fccl try`, which have no task."""
+    """Coordinator → site: the newest version, for inboxes and `fccl try`, which have no task.
 
-    added: ClassVar[frozenset[str]] = frozenset({"prompt", "precision", "kto"})
+    Attributes:
+        min_batch_size: Smallest batch of this phase and those that follow.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset({"prompt", "precision", "kto", "min_batch_size"})
 
     run: RunId
     version: Count
@@ -88,6 +93,7 @@ class CurrentModel(Record):
     labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
     prompt: PromptSpec | None = None
     precision: ModelPrecision | None = None
+    min_batch_size: BatchSize | None = None
 
 
 class UpdateSummary(Record):

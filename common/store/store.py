@@ -163,10 +163,20 @@ class Store:
         for i, key in enumerate(_chunk_keys(run, hashlib.sha256(data).hexdigest(), len(data))):
             self._set(key, data[i * CHUNK : (i + 1) * CHUNK], ttl_s)
 
-    def get_blob(self, run: str, sha256: str, nbytes: int) -> bytes | None:
-        """Return a blob whose bytes have this digest, or None while any part of it is missing."""
+    def get_blob(
+        self,
+        run: str,
+        sha256: str,
+        nbytes: int,
+        before_chunk: Callable[[int], None] = lambda nbytes: None,
+    ) -> bytes | None:
+        """Return a blob whose bytes have this digest, or None while any part of it is missing.
+
+        `before_chunk` is called before each request, with the number of bytes that it is for.
+        """
         parts = []
-        for key in _chunk_keys(run, sha256, nbytes):
+        for index, key in enumerate(_chunk_keys(run, sha256, nbytes)):
+            before_chunk(min(CHUNK, nbytes - index * CHUNK))
             part = self._get(key)
             if part is None:
                 return None
@@ -184,8 +194,17 @@ class Store:
         """Renew the time to live of a chunk; return whether the chunk exists."""
         return bool(self._do(lambda r: r.expire(f"fccl:{run}:blob:{sha256}:{index}", ttl_s)))
 
-    def get_chunks(self, run: str, sha256: str, nbytes: int, first: int = 0) -> Iterator[bytes]:
+    def get_chunks(
+        self,
+        run: str,
+        sha256: str,
+        nbytes: int,
+        first: int = 0,
+        before_chunk: Callable[[int], None] = lambda nbytes: None,
+    ) -> Iterator[bytes]:
         """Yield the chunks of a blob from index `first` on; the digest is not checked.
+
+        For `before_chunk` see `get_blob`.
 
         Raises:
             StoreError: A chunk is missing or has the wrong size.
@@ -193,6 +212,7 @@ class Store:
         for index, key in enumerate(_chunk_keys(run, sha256, nbytes)):
             if index < first:
                 continue
+            before_chunk(min(CHUNK, nbytes - index * CHUNK))
             part = self._get(key)
             if part is None or len(part) != min(CHUNK, nbytes - index * CHUNK):
                 what = "missing" if part is None else "of another size"

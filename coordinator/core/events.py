@@ -45,6 +45,7 @@ class WorkerSignal:
     busy: bool
     task_id: str | None
     wishes: tuple[str, ...] = ()  # clients that have learned from their users and want a task
+    resting: bool = False  # outside the hours of its site: it takes no task, but may end one
 
 
 @dataclass(frozen=True)

@@ -38,14 +38,18 @@ def renew_leases(
     wishes = {(signal.site, client) for signal in signals for client in signal.wishes}
     return replace(
         state,
-        workers_by_site=MappingProxyType(Counter(signal.site for signal in signals)),
+        workers_by_site=MappingProxyType(Counter(s.site for s in signals if not s.resting)),
+        resting_by_site=MappingProxyType(Counter(s.site for s in signals if s.resting)),
         wishes=frozenset(c for site, c in wishes if c in members and members[c].site == site),
         store_up=True,
     )
 
 
 def reissue_expired(plan: Plan, state: CoordinatorState, now: float) -> Transition:
-    """Issue tasks again whose lease or deadline is over, or park them if their site is silent."""
+    """Issue tasks again whose lease or deadline is over, or park them if their site is silent.
+
+    A site that rests outside its hours is not silent, but takes no task either.
+    """
     actions: list[Action] = []
     members = state.members(plan)
     for task in tuple(state.tasks.values()):
@@ -57,7 +61,8 @@ def reissue_expired(plan: Plan, state: CoordinatorState, now: float) -> Transiti
         if not alive:
             if not task.parked:
                 state = state.with_task(replace(task, parked=True))
-                actions.append(_lease_event(task, f"waits for site {site}, which is silent"))
+                reason = "rests" if site in state.resting_by_site else "is silent"
+                actions.append(_lease_event(task, f"waits for site {site}, which {reason}"))
             continue
         again = replace(
             task,

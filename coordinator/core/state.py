@@ -136,7 +136,8 @@ class CoordinatorState:
         round_at: Time at which the newest tasks were first issued; starts a round's deadline.
         buffered_at: Time at which the oldest update of the buffer was accepted.
         joined: Clients of invited sites, which bring their own rows.
-        workers_by_site: Number of live workers of every site that has any.
+        workers_by_site: Number of live workers of every site that has any, without those that rest.
+        resting_by_site: Number of live workers that rest outside the hours of their site.
         wishes: Clients that want a task, to send what they have learned from their users.
         stopping: Issue nothing, commit the buffer immediately and end.
         draining: Issue no new task, and stop once no task is open.
@@ -154,6 +155,7 @@ class CoordinatorState:
     buffered_at: float = 0.0
     joined: Mapping[str, Client] = field(default_factory=lambda: MappingProxyType({}))
     workers_by_site: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    resting_by_site: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     wishes: frozenset[str] = frozenset()
     store_up: bool = True
     stopping: bool = False

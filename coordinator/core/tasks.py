@@ -126,7 +126,12 @@ def current_model(plan: Plan, template: TaskTemplate, version: VersionSummary) -
         labels=template.labels if phase.objective == "classification" else (),
         prompt=_prompt(template, phase),
         precision=template.precision,
+        min_batch_size=_min_batch_size(plan, number) if template.layout else None,
     )
+
+
+def _min_batch_size(plan: Plan, phase: int) -> int:
+    return min(each.batch_size for each in plan.phases[phase:])
 
 
 def _prompt(template: TaskTemplate, phase: PhaseConfig) -> PromptSpec | None:

@@ -23,13 +23,12 @@ def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -
     plan = run.plan
     members = state.members(plan)
     served = sum(client.site in state.workers_by_site for client in members.values())
-    detail = f"{served} of {len(members)} clients served"
     counts = run.journal.receipt_counts()
     return RunInfo(
         run=run.run_id,
         name=run.name,
         status=_run_status(state, bool(served)),
-        detail=detail if served else f"waiting for workers: {detail}",
+        detail=_detail(state, served, len(members)),
         version=state.version,
         total_versions=plan.total_versions,
         phase=min(plan.phase_of(state.version), len(plan.phases) - 1),
@@ -46,6 +45,13 @@ def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -
         max_staleness=plan.schedule.max_staleness,
         software=run.software,
     )
+
+
+def _detail(state: CoordinatorState, served: int, clients: int) -> str:
+    text = f"{served} of {clients} clients served"
+    if resting := sum(state.resting_by_site.values()):
+        text += f", {resting} {'worker rests' if resting == 1 else 'workers rest'}"
+    return text if served else f"waiting for workers: {text}"
 
 
 def _run_status(state: CoordinatorState, served: bool) -> RunStatus:

@@ -99,7 +99,10 @@ class StorePublisher:
             self._lost(error)
             return HeartbeatsRead((), store_up=False)
         signals = (
-            WorkerSignal(h.site, h.task_id is not None, h.task_id, h.wishes) for h in heartbeats
+            WorkerSignal(
+                h.site, h.task_id is not None, h.task_id, h.wishes, h.rests_until is not None
+            )
+            for h in heartbeats
         )
         return HeartbeatsRead(tuple(signals))
 

@@ -40,6 +40,7 @@ class CardData:
             max_length=self.run.config.model.max_length,
             written=self.written,
             revision=self.run.base.revision,
+            quantization=self.run.config.model.quantization,
         )
 
     @property

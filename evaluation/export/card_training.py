@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.config.config import PhaseConfig
+from common.config.config import ModelConfig, PhaseConfig
 from common.protocol.versions import VersionSummary
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.export.card_data import (
@@ -37,7 +37,8 @@ def build_training_section(card: CardData) -> str:
             ),
             f"Schedule: {mode}, {schedule.buffer} updates per version, at most"
             f" {schedule.concurrency} tasks in flight, staleness up to {schedule.max_staleness}"
-            f" versions, texts of up to {config.model.max_length} tokens.",
+            f" versions, texts of up to {config.model.max_length} tokens."
+            f"{_precision_note(config.model)}",
             f"Aggregation: FCCL weights by {aggregation.contribution_mode} from"
             f" {aggregation.contribution_source} figures, scale {aggregation.score_scale},"
             f" temperature {aggregation.temperature}, floor {aggregation.floor}, cap"
@@ -47,6 +48,16 @@ def build_training_section(card: CardData) -> str:
             f" {config.codec.adapter}.",
         )
     )
+
+
+def _precision_note(model: ModelConfig) -> str:
+    """Return a sentence on how the frozen base was held; nothing for the defaults."""
+    if model.quantization != "none":
+        return (
+            f" The frozen base was quantized to {model.quantization} by bitsandbytes in training;"
+            " the adapter is meant for the unquantized base."
+        )
+    return f" The frozen base was held in {model.dtype}." if model.dtype != "auto" else ""
 
 
 def build_losses_section(card: CardData) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.protocol.fields import ObjectiveName
+from common.protocol.fields import ObjectiveName, QuantizationName
 from learning.models.export import BASE_FOLDER, ExportSummary
 
 _GENERATE = """\
@@ -33,6 +33,8 @@ answer = model.config.id2label[int(shares.argmax())]
 print(answer, float(shares.max()))
 """
 
+_BITS = {"nf4": 'load_in_4bit=True, bnb_4bit_quant_type="nf4"', "int8": "load_in_8bit=True"}
+
 
 @dataclass(frozen=True)
 class LoadingInfo:
@@ -43,6 +45,7 @@ class LoadingInfo:
     max_length: int  # tokens of a text in training
     written: ExportSummary
     revision: str | None  # of a base on the hub
+    quantization: QuantizationName = "none"  # of the base in training
 
     @property
     def classifies(self) -> bool:
@@ -104,6 +107,12 @@ def _load(info: LoadingInfo) -> str:
         where = "folder" if not written.adapter else _literal(place)
         lines += f"model = {_auto(info)}.from_pretrained({where}{_options(info)})\n"
     if written.adapter:
+        if info.quantization != "none":
+            bits = _BITS[info.quantization]
+            lines += (
+                f"# trained on the base in {info.quantization}; for less memory load it with\n"
+                f"# quantization_config=BitsAndBytesConfig({bits})\n"
+            )
         lines += "model = PeftModel.from_pretrained(model, folder)\n"
         if not info.classifies:  # where answers end, which the base may not know
             lines += "model.generation_config = GenerationConfig.from_pretrained(folder)\n"

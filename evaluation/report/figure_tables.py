@@ -51,6 +51,17 @@ def build_title(report: Report) -> list[Block]:
                 " is that adapter, not the bare base model."
             )
         )
+    if (gap := report.gap) is not None:
+        decimals = gap.metric.decimals
+        blocks.append(
+            Paragraph(
+                f"The base was quantized ({gap.quantization}) in training and for the figures"
+                f" below. {gap.metric.title} of version {assessment.version} on held-out rows:"
+                f" {gap.quantized:.{decimals}f} on the quantized base,"
+                f" {gap.unquantized:.{decimals}f} on the unquantized one, for which adapters are"
+                " exported and into which they are merged."
+            )
+        )
     return blocks
 
 

@@ -75,6 +75,13 @@ def build_fields(report: Report, *, history: bool) -> dict[str, Any]:
     }
     if history:
         values["versions"] = [version.fields() for version in report.versions]
+    if report.gap:
+        values["quantization"] = {
+            "name": report.gap.quantization,
+            "metric": report.gap.metric.key,
+            "quantized": report.gap.quantized,
+            "unquantized": report.gap.unquantized,
+        }
     if report.comparison:
         values["comparison"] = _comparison_fields(report.comparison)
     plain: dict[str, Any] = replace_non_finite(values)

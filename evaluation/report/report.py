@@ -19,6 +19,7 @@ from coordinator.storage import retention
 from evaluation.assessment import Assessment, assess
 from evaluation.comparison import Comparison
 from evaluation.evaluator import EvaluationLimits, Evaluator
+from evaluation.quantization_gap import QuantizationGap, measure_gap
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,23 @@ class Report:
     sources: Mapping[str, Any]  # `learning.data.sources.SourceSummary` by kind, as JSON values
     comparison: Comparison | None = None
     start: WarmStart | None = None  # the adapter that is version 0; None: version 0 is the base
+    gap: QuantizationGap | None = None  # of a run on a quantized base
 
 
 def build_report(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Report:
     """Evaluate a version; raises the errors of `evaluation.assessment.assess`."""
     run = evaluator.run
+    assessment = assess(evaluator, version, limits)
     return Report(
         name=run.config.run.name,
         base_name=run.base.name,
         adapter=run.version_directory(version),
         phases=run.config.phase,
-        assessment=assess(evaluator, version, limits),
+        assessment=assessment,
         versions=run.versions,
         sources=run.sources,
         start=run.start,
+        gap=measure_gap(evaluator, assessment, limits),
     )
 
 

@@ -32,6 +32,8 @@ def check_health(view: FederationView) -> HealthCheck:
         # The detail may begin with the status: "waiting for workers: …".
         named = info.detail.startswith(info.status)
         text = info.detail if named else f"{info.status}: {info.detail}"
+        if info.status == "waiting" and any(w.rests_until is not None for w in view.workers):
+            return HealthCheck(None, text)
         return HealthCheck(False if info.status in ("failed", "waiting") else None, text)
     if not workers:
         return HealthCheck(False, "no live workers")

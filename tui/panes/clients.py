@@ -40,6 +40,7 @@ class _RowData(NamedTuple):
     worker: Heartbeat | None
     heartbeat_age: int | None
     served: bool
+    resting: bool
     total_weight: float
     recent_weights: tuple[float | None, ...]
 
@@ -60,7 +61,9 @@ class ClientsPane(TablePane):
             return {}
         updates = self.counts.by_client(view)
         workers = {w.client_id: w for w in view.workers if w.client_id and w.task_id}
-        served = {client for worker in view.workers for client in worker.clients}
+        served, resting = set[str](), set[str]()
+        for beat in view.workers:
+            (served if beat.rests_until is None else resting).update(beat.clients)
         previous, self._drawn = self._drawn, {}
         rows = {}
         for row in view.clients:
@@ -72,6 +75,7 @@ class ClientsPane(TablePane):
                 if worker
                 else None,
                 served=name in served,
+                resting=name in resting,
                 total_weight=self.counts.total_weight(name),
                 recent_weights=figures.recent_weights(updates.get(name, ()), view.info.version),
             )
@@ -83,19 +87,22 @@ class ClientsPane(TablePane):
         return rows
 
 
-def client_state(row: ClientRow, worker: Heartbeat | None, served: bool) -> str:
+def client_state(
+    row: ClientRow, worker: Heartbeat | None, served: bool, resting: bool = False
+) -> str:
     """Return the state of a client in one word.
 
     Args:
         worker: The worker that is busy with its task.
         served: True if a live worker has its rows.
+        resting: True if a live worker has them that rests outside its hours.
     """
     if row.quarantined:
         return "quarantined"
     if worker is not None:
         return worker.state
     if not served:
-        return "away"
+        return "resting" if resting else "away"
     return "idle" if row.task_id is None else "queued"
 
 
@@ -104,7 +111,7 @@ def _row(data: _RowData) -> dict[str, Cell]:
     training = worker is not None and worker.state == "training"
     return {
         "client": word(row.client_id),
-        "state": state(client_state(row, worker, data.served)),
+        "state": state(client_state(row, worker, data.served, data.resting)),
         "beat": number(data.heartbeat_age, suffix=" s"),
         "base": number(row.base_version),
         "staleness": number(row.staleness),

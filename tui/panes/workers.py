@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from common.clock import format_time
 from common.protocol.heartbeat import Heartbeat
 from common.store.view import FederationView
 from tui.data.reader import Snapshot
@@ -58,12 +61,19 @@ def _staleness(view: FederationView, base: int | None) -> int | None:
     return None if base is None else max(0, view.info.version - base)
 
 
+def _state(worker: Heartbeat) -> Cell:
+    cell = state(worker.state)
+    if worker.state != "resting" or worker.rests_until is None:
+        return cell
+    return replace(cell, text=f"{cell.text} until {format_time(worker.rests_until)}")
+
+
 def _row(view: FederationView, worker: Heartbeat, now: float, applied: int) -> dict[str, Cell]:
     base, busy = worker.base_version, worker.task_id is not None
     return {
         # Two sites may have workers of one name; the site makes the order unambiguous.
         "worker": Cell(worker.worker_id, f"{worker.worker_id} {worker.site}"),
-        "state": state(worker.state),
+        "state": _state(worker),
         "beat": number(max(0.0, now - worker.sent_at), suffix=" s"),
         "client": word(worker.client_id),
         "progress": progress_cell(worker.progress, busy),

@@ -10,6 +10,7 @@ BADGES = {
     "fetching": ("▼", "cyan"),
     "training": ("●", "green"),
     "publishing": ("▲", "cyan"),
+    "resting": ("◑", "blue"),
     "stopping": ("■", "yellow"),
     "running": ("●", "green"),
     "paused": ("‖", "yellow"),

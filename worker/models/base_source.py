@@ -8,6 +8,7 @@ whether the model is small enough to be sent.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +18,22 @@ from filelock import FileLock, Timeout
 
 from common.errors import ModelError, StoreError
 from common.model_cache import find_installed, installed_path, link_installed
-from common.protocol.manifest import MAX_SENT, ModelFile, parse_manifest, total_bytes
+from common.protocol import codec
+from common.protocol.manifest import (
+    MAX_SENT,
+    ModelFile,
+    make_manifest,
+    parse_manifest,
+    total_bytes,
+)
 from common.protocol.tasks import BaseRef
 from common.store.store import CHUNK, Store
-from learning.models import base
+from learning.models import base, hub
 from learning.models.base import BaseModel
 from learning.progress import ProgressCallback
+from worker.settings.bandwidth import Throttle, TransferStopped
 
+_REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,99}")
 POLL_S = 0.5
 WAIT_S = 30.0
 """Seconds without an answer of the coordinator after which the worker reports it and retries."""
@@ -32,11 +42,19 @@ WAIT_S = 30.0
 class BaseModelSource:
     """Provides the base models of one run."""
 
-    def __init__(self, store: Store, run: str, cache: Path, on_progress: ProgressCallback) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        cache: Path,
+        on_progress: ProgressCallback,
+        throttle: Throttle | None = None,
+    ) -> None:
         self._store = store
         self._run = run
         self._cache = cache
         self._on_progress = on_progress
+        self._throttle = throttle or Throttle(None)
         self._own: BaseModel | None = None
 
     def use_directory(self, path: Path) -> None:
@@ -63,9 +81,11 @@ class BaseModelSource:
 
         Raises:
             ModelError: The directory of `use_directory`, or the hub's model of that name and
-                revision, has another digest; or the model is too large to be sent.
+                revision, has another digest; the model is too large to be sent; or its name is no
+                name on the hub.
             StoreError: The store is out of reach, or the coordinator does not answer.
         """
+        _check_name(ref)
         if (path := find_installed(ref.digest, self._cache)) is not None:
             return path
         if self._own is not None:
@@ -94,16 +114,17 @@ class BaseModelSource:
 
     def _from_hub(self, ref: BaseRef) -> Path:
         try:
-            resolved = base.resolve(ref.name, ref.revision, self._cache, self._on_progress)
+            snapshot = hub.download(ref.name, ref.revision, self._on_progress)
         except ModelError as error:
             raise _HubFailed(error.what) from None
-        if resolved.digest != ref.digest:
+        digest = codec.digest(make_manifest(snapshot.path))
+        if digest != ref.digest:
             raise ModelError(
-                f"{ref.name} at {ref.revision} has digest {resolved.digest[:12]} here,"
+                f"{ref.name} at {ref.revision} has digest {digest[:12]} here,"
                 f" but the task names {ref.digest[:12]}",
                 "remove it from the hub cache of this machine",
             )
-        return link_installed(resolved.path, resolved.digest, self._cache)
+        return link_installed(snapshot.path, digest, self._cache)
 
     def _from_coordinator(self, ref: BaseRef, reason: str, stop: Flag) -> Path | None:
         deadline = time.monotonic() + WAIT_S
@@ -126,26 +147,23 @@ class BaseModelSource:
                     )
             except Timeout:
                 continue  # another worker of this machine is fetching it
-            except _Stopped:
+            except TransferStopped:
                 return None
         return None
 
     def _fetch(self, stop: Flag) -> base.FetchFile:
+        def before_chunk(nbytes: int) -> None:
+            self._throttle.pace(nbytes, stop)
+
         def fetch(file: ModelFile, start: int) -> Iterator[bytes]:
             skipped = start % CHUNK
             for chunk in self._store.get_chunks(
-                self._run, file.sha256, file.nbytes, start // CHUNK
+                self._run, file.sha256, file.nbytes, start // CHUNK, before_chunk
             ):
-                if stop.is_set():
-                    raise _Stopped
                 yield chunk[skipped:]
                 skipped = 0
 
         return fetch
-
-
-class _Stopped(Exception):
-    """The worker was stopped while it fetched a model."""
 
 
 class _HubFailed(Exception):
@@ -154,6 +172,17 @@ class _HubFailed(Exception):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+def _check_name(ref: BaseRef) -> None:
+    """Raise `ModelError` if a model of the hub has no name of the hub, but a path for example."""
+    revision = ref.revision or "main"
+    valid = hub.is_hub_id(ref.name) and _REVISION.fullmatch(revision) and ".." not in revision
+    if ref.kind == "hub" and not valid:
+        raise ModelError(
+            f"{ref.name!r:.80} at {revision!r:.80} is no name on the hub",
+            "ask the coordinator's operator to check model.name and model.revision",
+        )
 
 
 def _label(ref: BaseRef) -> str:

@@ -5,41 +5,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event as Flag
 
 from common.errors import StoreError, WireError
 from common.protocol.adapter_frame import unpack_adapter
 from common.protocol.layout import TensorLayout
-from common.protocol.tasks import BaseRef, TrainTask
+from common.protocol.tasks import BaseRef, BlobRef, TrainTask
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from common.store.store import Store
 from learning.progress import ProgressCallback
 from worker.models.base_source import BaseModelSource
+from worker.settings.accepted_models import check_accepted
+from worker.settings.bandwidth import Throttle
 
 
 class ModelSource:
-    """Provides the models of one run."""
+    """Provides the models of one run.
 
-    def __init__(self, store: Store, run: str, cache: Path, on_progress: ProgressCallback) -> None:
+    Args:
+        accept: Patterns of base models; others are refused before anything is fetched.
+        throttle: Limit of the bandwidth for downloads from the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        cache: Path,
+        on_progress: ProgressCallback,
+        accept: Sequence[str] = (),
+        throttle: Throttle | None = None,
+    ) -> None:
         self._store = store
         self._run = run
-        self._base = BaseModelSource(store, run, cache, on_progress)
+        self._accept = accept
+        self._throttle = throttle or Throttle(None)
+        self._base = BaseModelSource(store, run, cache, on_progress, self._throttle)
 
-    def fetch_reference(self, task: TrainTask) -> Tensors:
+    def fetch_reference(self, task: TrainTask, stop: Flag) -> Tensors:
         """Return θ of the version that a `dpo` phase began with.
 
         It is in the store for as long as the phase lasts.
 
         Raises:
+            TransferStopped: `stop` was set first.
             StoreError: The store is out of reach, or does not hold the version (yet).
             WireError: The blob is no adapter.
         """
         if task.reference is None:
             raise WireError(f"task {task.task_id} names no reference")
-        frame = self._store.get_blob(self._run, task.reference.sha256, task.reference.nbytes)
+        frame = self._fetch_blob(task.reference, stop)
         if frame is None:
             raise StoreError(
                 f"the reference {task.reference.sha256[:12]} is not in {self._store.where}",
@@ -47,18 +65,19 @@ class ModelSource:
             )
         return unpack_adapter(frame)[1]
 
-    def fetch_adapter(self, task: TrainTask) -> Tensors | None:
+    def fetch_adapter(self, task: TrainTask, stop: Flag) -> Tensors | None:
         """Return θ of the task's base version.
 
         None means that the version is gone: no open task starts from it any more.
 
         Raises:
+            TransferStopped: `stop` was set first.
             StoreError: The store is out of reach, or came back empty and is not filled yet.
             WireError: The blob is no adapter of that version, or has another layout than the task.
         """
         # The version is read first: the coordinator sets it last when it fills a store again.
         filled = self._store.get_version(self._run) is not None
-        frame = self._store.get_blob(self._run, task.adapter.sha256, task.adapter.nbytes)
+        frame = self._fetch_blob(task.adapter, stop)
         if frame is None and not filled:
             raise StoreError(
                 f"the store at {self._store.where} is empty", "the coordinator fills it"
@@ -77,7 +96,10 @@ class ModelSource:
     def fetch_newest(self, known: int | None) -> tuple[CurrentModel, Tensors] | None:
         """Return the newest version; None if it is `known`, or is not available now.
 
+        It is not available either while the bandwidth is used up, as nobody waits for it.
+
         Raises:
+            ModelError: The site does not accept its base model.
             StoreError: The store is out of reach.
             WireError: What the store holds is no adapter of that version.
         """
@@ -86,6 +108,9 @@ class ModelSource:
             return None
         model = self._store.get_model(self._run)
         if model is None or (known is not None and model.version <= known):
+            return None
+        check_accepted(self._accept, model.base)
+        if not self._throttle.try_take(model.adapter.nbytes):
             return None
         frame = self._store.get_blob(self._run, model.adapter.sha256, model.adapter.nbytes)
         if frame is None:
@@ -112,7 +137,15 @@ class ModelSource:
         end.
 
         Raises:
-            ModelError: There is another model in its place, or it is too large to be sent.
+            ModelError: The site does not accept it; there is another model in its place, or it is
+                too large to be sent.
             StoreError: The store is out of reach, or the coordinator does not answer.
         """
+        check_accepted(self._accept, ref)
         return self._base.find(ref, on_request, stop)
+
+    def _fetch_blob(self, blob: BlobRef, stop: Flag) -> bytes | None:
+        def pace(nbytes: int) -> None:
+            self._throttle.pace(nbytes, stop)
+
+        return self._store.get_blob(self._run, blob.sha256, blob.nbytes, pace)
