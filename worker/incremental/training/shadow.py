@@ -26,9 +26,10 @@ from worker.data.shards import ClientData, ShardRequest, TokenisedShard
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.training import replay
 
-LR_LORA: Mapping[RowKind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4, "kto": 5e-4}
+LR_LORA: Mapping[RowKind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4, "kto": 3e-5}
 """AdamW's learning rate at the first step. With 5e-4 a pretrained encoder forgets more than the
-gate allows (docs/log.md)."""
+gate allows (docs/log.md). One thumbs down has no better answer to pull towards: with 5e-5, five
+steps make good answers of a small model so much less probable that the gate rejects it."""
 LR_FULL = 1e-5
 SMOOTHING = 0.1
 """Label smoothing for users' classes. A few dozen texts, repeated often, are soon classified right;
