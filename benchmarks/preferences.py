@@ -42,14 +42,14 @@ from learning.data import rows, splits
 from learning.data.row_types import Instruction, PreferencePair
 from learning.evaluation.metrics import Z, wilson
 from learning.models import lora
-from learning.objectives import dpo, registry
+from learning.objectives import dpo, kto, registry
 from learning.training import loop
 from learning.training.device import detect
 
 CONFIG = Path("configs/smollm2.toml")
 BATCH = 4  # pairs
 LOCAL_STEPS = 5
-MEASURED = 4  # points of the learning curve after the start
+MEASURED = 2  # points of the learning curve after the start
 WORDS = (4, 25)  # of a concise answer
 SENTENCES = 2  # by which a rambling answer is longer
 
@@ -183,14 +183,10 @@ class Comparison:
         from common.paths import cache_dir
         from learning.models import base
         from learning.models.loader import load_tokenizer
-        from learning.prompts.choice import choose_prompt
 
         name = loader.load(self._arguments.config).model.name
         path = base.resolve(name, None, cache_dir(), lambda text, part: None).path
         tokenizer, _ = load_tokenizer(path)
-        del choose_prompt
-        from learning.objectives.dpo import encode
-
         order = list(self._pairs)
         random.Random(self._seed).shuffle(order)
         chosen, seen = [], set()
@@ -199,7 +195,7 @@ class Comparison:
                 break
             if (
                 pair.question not in seen
-                and encode(tokenizer, [pair], self._arguments.length - 32).examples
+                and dpo.encode(tokenizer, [pair], self._arguments.length - 32).examples
             ):
                 seen.add(pair.question)
                 chosen.append(pair)
@@ -267,7 +263,7 @@ class Comparison:
         self._evaluator.load_tensors(run.tensors(0))
         examples = self._with_reference(model, encoded.examples, autocast)
         objective = registry.make_objective(
-            phase.objective, phase.dpo, run.labels, prompt=run.prompt
+            phase.objective, phase.dpo or phase.kto, run.labels, prompt=run.prompt
         )
         steps = self._arguments.steps
         started = time.monotonic()
@@ -297,8 +293,9 @@ class Comparison:
         )
 
     def _with_reference(self, model: Any, examples: Sequence[Any], autocast: bool) -> Sequence[Any]:
-        reference = dpo.log_probabilities(model, examples, autocast=autocast)
-        return dpo.with_reference(examples, reference)
+        module = kto if self._arguments.objective == "kto" else dpo
+        reference = module.log_probabilities(model, examples, autocast=autocast)
+        return module.with_reference(examples, reference)
 
 
 def prepare_only(config: FederationConfig) -> tuple[RecordedRun, Path]:

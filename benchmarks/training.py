@@ -1,6 +1,6 @@
 """Speed and memory of fccl's local training beside trl's and transformers' trainers.
 
-    python -m benchmarks.training [--steps N] [--runs N] [--only sft|dpo|classification]
+    python -m benchmarks.training [--steps N] [--runs N] [--only sft|dpo|kto|classification]
         [--compiled] [--json]
 
 Every variant trains the same randomly initialised model on the same token ids, in a process of its
@@ -40,7 +40,7 @@ from transformers import (
 
 from common.protocol.tasks import LocalTraining, LoraSpec
 from learning.models import lora
-from learning.objectives import dpo, registry
+from learning.objectives import dpo, kto, registry
 from learning.objectives.classification import TokenisedText
 from learning.objectives.tokens import TokenisedExample, make_example
 from learning.training import loop
@@ -52,8 +52,8 @@ WARM_UP = 2  # steps
 OURS = {"ours": "ours", "compiled": "ours, compiled"}
 LORA = LoraSpec(r=16, alpha=32, dropout=0.05)
 END = 50256  # GPT-2's end of sequence
-VOCABULARY = {"sft": 50257, "dpo": 50257, "classification": 30522}
-BATCH = {"sft": 4, "dpo": 4, "classification": 16}
+VOCABULARY = {"sft": 50257, "dpo": 50257, "kto": 50257, "classification": 30522}
+BATCH = {"sft": 4, "dpo": 4, "kto": 8, "classification": 16}
 VARIANTS = {
     "sft": {
         **OURS,
@@ -64,6 +64,12 @@ VARIANTS = {
         **OURS,
         "trl": "trl with default settings (checkpointing, bf16)",
         "tuned": "trl tuned (no checkpointing, bf16, grouped lengths)",
+        "precomputed": "trl tuned, and its reference precomputed",
+    },
+    "kto": {
+        **OURS,
+        "trl": "trl with default settings (checkpointing, bf16)",
+        "tuned": "trl tuned (no checkpointing, bf16)",
         "precomputed": "trl tuned, and its reference precomputed",
     },
     "classification": {
@@ -243,6 +249,24 @@ def dpo_examples(n: int) -> list[dpo.TokenisedPair]:
     return pairs
 
 
+def kto_examples(n: int) -> list[kto.TokenisedRating]:
+    """Return both answers of the pairs of `dpo`, rated; each beside the answer to the next one."""
+    pairs = dpo_examples(n // 2)
+    answers = [
+        (each, good) for p in pairs for each, good in ((p.chosen, True), (p.rejected, False))
+    ]
+    return [
+        kto.TokenisedRating(answer, _mismatched(answer, answers[(i + 1) % n][0]), good)
+        for i, (answer, good) in enumerate(answers)
+    ]
+
+
+def _mismatched(answer: TokenisedExample, other: TokenisedExample) -> TokenisedExample:
+    prompt_length = len(answer.input_ids) - answer.target_count
+    response = other.input_ids[-other.target_count :]
+    return make_example(answer.input_ids[:prompt_length], response, len(response))
+
+
 def classification_examples(n: int) -> list[TokenisedText]:
     """Return texts of 12 to 128 tokens and two classes."""
     rng = Random("classification")
@@ -259,6 +283,7 @@ def _ids(rng: Random, n: int) -> list[int]:
 EXAMPLES: dict[str, Callable[[int], Sequence[Any]]] = {
     "sft": sft_examples,
     "dpo": dpo_examples,
+    "kto": kto_examples,
     "classification": classification_examples,
 }
 
@@ -292,10 +317,11 @@ def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps
     if variant == "compiled":
         compile_blocks(model)
     steps = Steps()
-    if name == "dpo":
+    if name in ("dpo", "kto"):
         start = now()
-        reference = dpo.log_probabilities(model, examples, autocast=compute.autocast)
-        examples = dpo.with_reference(examples, reference)
+        module = dpo if name == "dpo" else kto
+        reference = module.log_probabilities(model, examples, autocast=compute.autocast)
+        examples = module.with_reference(examples, reference)
         steps.reference = since(start)
 
     def on_step(report: loop.StepReport) -> bool:
@@ -373,6 +399,42 @@ def train_dpo(name: str, variant: str, pairs: Sequence[dpo.TokenisedPair], folde
     return _run(trainer, steps)
 
 
+def train_kto(
+    name: str, variant: str, ratings: Sequence[kto.TokenisedRating], folder: str
+) -> Steps:
+    """Train with the KTOTrainer of trl, which reads text as its DPOTrainer does."""
+    from trl.experimental.kto import KTOConfig, KTOTrainer
+
+    rows = []
+    for rating in ratings:
+        prompt_length = len(rating.answer.input_ids) - rating.answer.target_count
+        prompt = _text(rating.answer.input_ids[:prompt_length]) + " "
+        completion = _text(rating.answer.input_ids[prompt_length:-1])
+        rows.append({"prompt": prompt, "completion": completion, "label": rating.good})
+    steps = Steps()
+
+    class Timed(KTOTrainer):
+        def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
+            start = now()
+            result = super()._precompute_ref_logps(*args, **kwargs)
+            steps.reference = since(start)
+            return result
+
+    precompute = {"precompute_ref_log_probs": True, "precompute_ref_batch_size": 8}
+    trainer = Timed(
+        model=make_model(name),
+        args=KTOConfig(
+            **_common_options(folder, name),
+            **_tuned_options(variant),
+            **(precompute if variant == "precomputed" else {}),
+        ),
+        train_dataset=_dataset(rows),
+        processing_class=number_tokenizer(name),
+        peft_config=_lora_config(),
+    )
+    return _run(trainer, steps)
+
+
 def train_classification(
     name: str, variant: str, texts: Sequence[TokenisedText], folder: str
 ) -> Steps:
@@ -396,6 +458,7 @@ def train_classification(
 TRAINERS: dict[str, Callable[..., Steps]] = {
     "sft": train_sft,
     "dpo": train_dpo,
+    "kto": train_kto,
     "classification": train_classification,
 }
 

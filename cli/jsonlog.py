@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import sys
@@ -94,6 +95,15 @@ class JsonStream(io.TextIOBase):
         return len(text)
 
 
+class ErrorHandler(logging.Handler):
+    """A handler that writes a logged error with its traceback as one line of the `JsonLog`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            write_crash(error)
+
+
 def install_if_requested() -> None:
     """Install the log if the environment requests it, so that even a usage error is JSON."""
     component = sys.argv[1] if len(sys.argv) > 1 else ""
@@ -109,6 +119,7 @@ def install(component: str) -> JsonLog:
     errors._context = log._context  # both name the same run
     sys.stdout = JsonStream(log, "info", "stdout")
     sys.stderr = JsonStream(errors, "warning", "stderr")
+    logging.getLogger("fccl").addHandler(ErrorHandler())
     sys.excepthook = lambda kind, error, trace: write_crash(error)
     threading.excepthook = lambda args: write_crash(args.exc_value) if args.exc_value else None
     return log

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import click
 
-from cli import jsonlog
+from cli import jsonlog, out_of_memory
 from cli.exit_codes import INTERRUPTED
 from common.errors import ConfigError, FcclError
 
@@ -112,6 +112,10 @@ def main() -> None:
         _exit(f"fccl: {error.format_message()}", ConfigError.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _exit("fccl: interrupted", INTERRUPTED)
+    except (MemoryError, RuntimeError) as error:
+        if (lack := out_of_memory.translate(error)) is None:
+            raise
+        _exit(f"fccl: {lack}", lack.exit_code)
 
 
 def _exit(line: str, code: int) -> None:

@@ -17,6 +17,7 @@ from threading import Event as Flag
 from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import FcclError
+from common.free_memory import release_free_memory
 from common.protocol.kinds import EventKind
 from common.protocol.versions import SampleAnswer
 from common.run_directory.recorded_run import RecordedRun
@@ -135,6 +136,7 @@ class LiveSampler(SamplesSource):
             for sample in answerer.answers(version, self._known):
                 with self._changed:
                     self._samples.append(sample)
+            release_free_memory()
 
     def _next(self) -> int | None:
         """Wait for a version to answer and return it; None at the end."""

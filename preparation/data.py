@@ -99,6 +99,8 @@ def prepare_rows(
             f"rows cannot be written to {folder}: {error.strerror}",
             "free some space, check the folder's permissions, or choose another folder",
         ) from None
+    for note in prepared_data.rating_notes(prepared):
+        on_message(note)
     return PreparedRows(folder, model, prepared.rows(), labels, prompt, summaries)
 
 
@@ -194,6 +196,8 @@ def _usable_rows(
         )
         summaries[kind] = summary.fields()
         on_message(summary.line())
+        if kind == "kto":
+            sources.check_ratings(kept[kind], source)
     return kept, summaries
 
 

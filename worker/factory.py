@@ -15,7 +15,7 @@ from common.store.store import Store
 from learning.progress import ProgressCallback
 from learning.training import device
 from learning.training.device import Compute
-from learning.training.memory import MemorySettings
+from learning.training.memory import FittedMemory, MemorySettings
 from worker.data.shards import ClientData
 from worker.event_log import EventLog
 from worker.events import EventCallback
@@ -158,7 +158,10 @@ def _make_parts(
 
     events = EventLog(heartbeats, run_over, callbacks.on_event)
     models = ModelCache(settings.compute)
-    learner = _make_learner(settings, run, data, models, source, slot, heartbeats, events, clock)
+    memory = FittedMemory(settings.memory)
+    learner = _make_learner(
+        settings, run, data, models, source, slot, heartbeats, events, clock, memory
+    )
     return WorkerParts(
         name=settings.name,
         run=run,
@@ -187,7 +190,7 @@ def _make_parts(
             store=store,
             slot=slot,
             source=source,
-            trainer=Trainer(data, models, evaluation=own.evaluation),
+            trainer=Trainer(data, models, memory, evaluation=own.evaluation),
             learner=learner,
             heartbeats=heartbeats,
             on_event=events.record,
@@ -241,6 +244,7 @@ def _make_learner(
     heartbeats: HeartbeatSender,
     events: EventLog,
     clock: Clock,
+    memory: FittedMemory,
 ) -> Learner | None:
     if settings.incremental is None or not settings.incremental.enabled:
         return None
@@ -257,4 +261,5 @@ def _make_learner(
             lambda rows, wishes: heartbeats.update(inbox=rows, wishes=wishes, now=True),
             lambda digest: heartbeats.update(wants=digest, now=True),
         ),
+        memory,
     )

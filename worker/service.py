@@ -24,6 +24,7 @@ from common.errors import (
     StoreError,
     WireError,
 )
+from common.free_memory import release_free_memory
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import TaskRefusal, TrainTask
 from common.store.store import Store
@@ -42,7 +43,7 @@ from worker.task_source import TaskSource
 
 TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
 RETRY_S = 1.0  # pause before a task that could not be trained is tried again, here or elsewhere
-MAX_REFUSALS = 3  # in a row; then this worker is broken, not the tasks
+MAX_REFUSALS = 3  # in a row, of all clients here; then this worker is broken, not a client
 DRAIN_S = 15.0  # to publish what is trained, when the worker stops
 UNLIMITED = 2**31
 
@@ -84,7 +85,7 @@ class Worker:
     def __init__(self, parts: WorkerParts) -> None:
         self._parts = parts
         self._results: Counter[TaskResult] = Counter()
-        self._refusals = 0  # in a row
+        self._refused: list[str] = []  # clients whose tasks were refused in a row
         self._rests_until: float | None = None  # as last reported
 
     @property
@@ -111,8 +112,9 @@ class Worker:
         stays on the disk.
 
         Raises:
-            ConfigError: Three tasks in a row are at odds with the settings of the site.
-            DataError: Three tasks in a row could not be trained: there are no such rows here.
+            ConfigError: Three tasks in a row, and one of every client here, are at odds with the
+                settings of the site.
+            DataError: Likewise, for lack of usable rows.
             ModelError: Likewise, for lack of the base model, or because training diverged.
             WireError: Likewise, because the store's content is damaged.
             JoinError: The coordinator refuses a client of this invited site, or revoked the site.
@@ -180,15 +182,26 @@ class Worker:
         except (ConfigError, DataError, ModelError, WireError) as error:
             self._refuse(task, error)
             slot.drop_task()
-            if self._refusals >= MAX_REFUSALS:
+            if self._is_broken():
                 raise
             abandon.wait(RETRY_S)  # another worker, which may have what is missing, comes first
         else:
             if result.is_final:
-                self._refusals = 0
+                self._refused.clear()
                 slot.drop_task()
         finally:
             heartbeats.end_task(self._parts.rest.until())
+            release_free_memory()
+
+    def _is_broken(self) -> bool:
+        """Return whether it is this worker that cannot train, rather than one of its clients.
+
+        Then it has refused all of its clients in a row, or only such as it does not have.
+        """
+        served, refused = set(self.heartbeat().clients), set(self._refused)
+        return len(self._refused) >= MAX_REFUSALS and (
+            served <= refused or served.isdisjoint(refused)
+        )
 
     def _execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         try:
@@ -203,7 +216,7 @@ class Worker:
         return result
 
     def _refuse(self, task: TrainTask, error: FcclError) -> None:
-        self._refusals += 1
+        self._refused.append(task.client_id)
         self._parts.metrics.on_task_end("refused")
         reason = str(error)[:500]
         text = f"{task.task_id} of {task.client_id}: {reason}"

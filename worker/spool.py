@@ -2,6 +2,7 @@
 
     STATE/<run id>/slots/0/pid             the process that holds the slot
     STATE/<run id>/slots/0/task            the task being trained
+    STATE/<run id>/slots/0/crashes         its id, and how often it ended this process
     STATE/<run id>/slots/0/updates/…       updates that wait for their receipt
     STATE/<run id>/clients/<client>/       private state of a client, under a file lock
         residual.safetensors               remainder of its last update (error feedback)
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +64,7 @@ class Slot:
         self._clients = path.parent.with_name("clients")
         self._pid = path / "pid"
         self._task = path / "task"
+        self._crashes = path / "crashes"
         self._updates = path / "updates"
 
     def put_task(self, task: TrainTask) -> None:
@@ -80,6 +83,33 @@ class Slot:
 
     def drop_task(self) -> None:
         self._task.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def training(self, task: TrainTask) -> Iterator[int]:
+        """Yield how often a process was killed while it trained a task, in whichever attempt.
+
+        The start is counted before the block, and no longer once the block ends, also with an
+        error.
+        """
+        before = self._crashes_of(task)
+        self._put_crashes(task, before + 1)
+        try:
+            yield before
+        finally:
+            self._put_crashes(task, before)
+
+    def _crashes_of(self, task: TrainTask) -> int:
+        try:
+            task_id, _, count = self._crashes.read_text().partition(" ")
+            return int(count) if task_id == task.task_id else 0
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def _put_crashes(self, task: TrainTask, count: int) -> None:
+        if count:
+            write_durable(self._crashes, f"{task.task_id} {count}".encode())
+        else:
+            self._crashes.unlink(missing_ok=True)
 
     def put_update(self, update: Update, data: bytes) -> PendingUpdate:
         """Keep an update until its receipt comes; from now on its residual is the client's."""

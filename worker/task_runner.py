@@ -8,7 +8,7 @@ On an update's path after `worker/task_source.py`. `TaskRunner.execute` calls, i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 from threading import Event as Flag
@@ -16,7 +16,7 @@ from threading import Event as Flag
 from filelock import Timeout
 
 from broker.protocol import Site
-from common.errors import ModelError
+from common.errors import FcclError, ModelError
 from common.protocol import codec
 from common.protocol.fields import MAX_LOSS
 from common.protocol.tasks import TrainTask
@@ -26,6 +26,7 @@ from common.protocol.updates import ContributionStats, Update
 from common.store.store import Store
 from common.task_seconds import describe_seconds
 from learning.training.loop import StepReport
+from learning.training.out_of_memory import REMEDY
 from worker import error_feedback
 from worker.data.references import References
 from worker.events import EventCallback, WorkerEventKind
@@ -38,8 +39,10 @@ from worker.settings.settings import SiteSettings
 from worker.settings.suitability import check_task
 from worker.spool import Slot, client_lock
 from worker.task_clock import TaskClock
+from worker.task_failures import TaskFailures
 from worker.trainer import MIN_LOSS, NO_START, TrainedTask, Trainer
 
+MAX_CRASHES = 3  # of this process in one task, until the task is refused
 LOCK_S = 1.0  # longest wait for a client that another process of this machine trains
 
 StepCallback = Callable[[TrainTask, StepReport], None]
@@ -78,6 +81,7 @@ class TaskRunner:
     on_step: StepCallback
     metrics: Observer
     settings: SiteSettings = SiteSettings()  # noqa: RUF009 - frozen
+    failures: TaskFailures = field(default_factory=TaskFailures)
 
     def execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         """Run a task from its base model to an update on the disk.
@@ -87,11 +91,19 @@ class TaskRunner:
         Raises:
             ConfigError: The settings of the site do not permit it.
             DataError: The client's rows are not here.
-            ModelError: The base model is not accepted, not available or does not fit, or training
-                diverged.
+            ModelError: The base model is not accepted, not available or does not fit, training
+                diverged, or a library failed.
             StoreError: The store is out of reach.
             WireError: The store's content is damaged.
         """
+        try:
+            return self._run(task, abandon)
+        except FcclError:
+            raise
+        except Exception as error:  # torch and others raise any kind
+            raise self.failures.refusal(task, error) from None
+
+    def _run(self, task: TrainTask, abandon: Flag) -> TaskResult:
         if self.store.get_receipt(self.run, self.site.name, task.task_id) is not None:
             return TaskResult.SETTLED
         check_task(self.settings, task)
@@ -112,8 +124,13 @@ class TaskRunner:
             return self._abandon(task, f"version {task.base_version} is gone")
         self.heartbeats.update(state="training", now=True)
         try:
-            with client_lock(self.state, self.run, task.client_id, LOCK_S):
-                trained = self._train(task, base, adapter, abandon, clock)
+            with (
+                client_lock(self.state, self.run, task.client_id, LOCK_S),
+                self.slot.training(task) as crashes,
+            ):
+                if crashes >= MAX_CRASHES:
+                    raise _crashed(task, crashes)
+                trained = self._train(task, base, adapter, abandon, clock, crashes)
                 if trained is None:
                     return self._interrupt_or_abandon(task, abandon)
                 stats = self._keep_update(task, trained, clock)
@@ -129,7 +146,13 @@ class TaskRunner:
         self.heartbeats.update(wants=digest, now=True)
 
     def _train(
-        self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag, clock: TaskClock
+        self,
+        task: TrainTask,
+        base: Path,
+        adapter: Tensors,
+        abandon: Flag,
+        clock: TaskClock,
+        crashes: int,
     ) -> TrainedTask | None:
         """Train a task; return None if it was not finished. Needs the client's lock."""
         start = NO_START
@@ -142,7 +165,9 @@ class TaskRunner:
         trained = None
         try:
             on_step = self._step_callback(task, abandon)
-            trained = self.trainer.train(task, base, adapter, references, on_step, start, clock)
+            trained = self.trainer.train(
+                task, base, adapter, references, on_step, start, clock, crashes
+            )
         finally:
             if trained is None and self.learner is not None:
                 self.learner.release_task(task)
@@ -214,3 +239,11 @@ class TaskRunner:
         self.metrics.on_task_end("abandoned")
         self.on_event(WorkerEventKind.ABANDONED, f"{task.task_id}: {reason}")
         return TaskResult.ABANDONED
+
+
+def _crashed(task: TrainTask, crashes: int) -> ModelError:
+    return ModelError(
+        f"this worker ended {crashes} times while it trained {task.task_id}: it was probably"
+        " killed for lack of memory",
+        REMEDY,
+    )

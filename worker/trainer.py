@@ -29,7 +29,9 @@ from learning.models.precision import FLOAT32, WeightFormat
 from learning.objectives import classification, registry
 from learning.objectives.registry import Objective
 from learning.training import loop
+from learning.training.checkpointing import can_checkpoint
 from learning.training.loop import StepReport
+from learning.training.memory import FittedMemory, after_crashes
 from worker.data.references import Answers, References
 from worker.data.shards import ClientData, TokenisedShard
 from worker.data.task_rows import TaskRows, select_rows
@@ -62,8 +64,16 @@ NO_START = IncrementalStart()
 class Trainer:
     """Trains tasks one after another on one device; without `evaluation` it measures no holdout."""
 
-    def __init__(self, data: ClientData, models: ModelCache, *, evaluation: bool = True) -> None:
+    def __init__(
+        self,
+        data: ClientData,
+        models: ModelCache,
+        memory: FittedMemory | None = None,
+        *,
+        evaluation: bool = True,
+    ) -> None:
         self._data, self._models = data, models
+        self._memory = memory or FittedMemory()
         self._evaluation = evaluation
         self._compute = models.compute
 
@@ -76,6 +86,7 @@ class Trainer:
         on_step: Callable[[StepReport], bool],
         start: IncrementalStart = NO_START,
         clock: TaskClock | None = None,
+        crashes: int = 0,
     ) -> TrainedTask | None:
         """Train a task; return None if `on_step` abandoned it.
 
@@ -90,6 +101,7 @@ class Trainer:
             on_step: Called after each step; False abandons the task.
             start: What the client has learned from its users.
             clock: Measures the parts of the task.
+            crashes: How often this worker was killed while it trained the task.
 
         Raises:
             DataError: The client's rows are not here.
@@ -118,6 +130,7 @@ class Trainer:
         if start.unsent is not None:
             begun = {name: adapter[name] + start.unsent[name] for name in adapter}
             lora.write_adapter(loaded.model, begun)
+        kind = (task.base.digest, task.precision, task.lora, task.objective)
         result = loop.train(
             loaded.model,
             objective,
@@ -126,7 +139,14 @@ class Trainer:
             on_step,
             seed=task.seed,
             autocast=self._compute.autocast,
+            memory=after_crashes(
+                self._memory.get(kind),
+                crashes,
+                task.training.batch_size,
+                can_checkpoint=can_checkpoint(loaded.model),
+            ),
         )
+        self._memory.remember(kind, result.memory)
         if result.stopped:
             return None
         with clock.part("measure"):

@@ -15,6 +15,7 @@ import threading
 import traceback
 from pathlib import Path
 
+from cli import out_of_memory
 from cli.child_messages import MessageKind, MessageOutput
 from cli.exit_codes import INTERRUPTED
 from cli.jsonlog import JsonLog
@@ -92,8 +93,11 @@ def run_child(config: FederationConfig, mode: str, terminal: str) -> int:
     except KeyboardInterrupt:
         line, code = "fccl: interrupted", INTERRUPTED
     except BaseException as error:
-        traceback.print_exc()
-        line, code = f"fccl: {type(error).__name__}: {error}", 1
+        if (lack := out_of_memory.translate(error)) is not None:
+            line, code = f"fccl: {lack}", lack.exit_code
+        else:
+            traceback.print_exc()
+            line, code = f"fccl: {type(error).__name__}: {error}", 1
     output.send(MessageKind.ERROR, line)
     return code
 

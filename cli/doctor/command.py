@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.protocol import LOCAL, Site
-from cli.doctor import machine, servers, settings
+from cli.doctor import machine, memory, servers, settings
 from cli.doctor.checks import CheckContext, CheckResult, CheckSpec, Side, run_checks
 from cli.options import config_option, find_config, plain_option
 from cli.run import join_site
@@ -41,9 +41,14 @@ CHECKS: tuple[CheckSpec, ...] = (
     CheckSpec("data", machine.check_data, 120.0),
     CheckSpec("disk", machine.check_disk),
     CheckSpec("compute", machine.check_compute, 60.0),
+    CheckSpec("memory", memory.check_memory, 60.0),
 )
-COORDINATOR_ONLY = {"management"}  # names of checks
-WORKER_ONLY = {"settings"}
+ONE_SIDE: Mapping[str, Side] = {
+    "management": "coordinator",
+    "settings": "worker",
+    "memory": "worker",
+}
+"""Checks of one side only."""
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -95,8 +100,7 @@ def command(
         config, data = _invited_site(request, data)
     own = settings_path(config, request, state)
     context = CheckContext(config, cast(Side, side), data, cache_dir(), site, own)
-    left_out = WORKER_ONLY if side == "coordinator" else COORDINATOR_ONLY
-    checks = [each for each in CHECKS if each.name not in left_out]
+    checks = [each for each in CHECKS if ONE_SIDE.get(each.name, side) == side]
     console = Console(highlight=False, soft_wrap=True)
     if as_json:
         results = list(run_checks(checks, context))

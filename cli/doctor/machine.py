@@ -142,7 +142,9 @@ def _prepared(folder: Path) -> CheckResult:
 
     prepared = prepared_data.load(folder)
     prepared_data.check_files(prepared)
-    return CheckResult("data", "ok", f"{folder}, prepared: {_per_client(prepared.rows())}")
+    notes = "".join(f"; {note}" for note in prepared_data.rating_notes(prepared))
+    text = f"{folder}, prepared: {_per_client(prepared.rows())}{notes}"
+    return CheckResult("data", "ok", text)
 
 
 def _files(folder: Path, *, required: bool) -> CheckResult:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cli import jsonlog
+from cli import jsonlog, out_of_memory
 from cli.child_messages import MessageKind, MessageOutput
 from cli.exit_codes import INTERRUPTED
 from cli.jsonlog import JsonLog
@@ -74,15 +74,22 @@ def main(task: str) -> None:
         assert request is not None
         output.send(MessageKind.RESULT, result=TASKS[task](request, channel))
     except FcclError as error:
-        fields = {"error": type(error).__name__, "what": error.what, "remedy": error.remedy}
-        output.send(MessageKind.ERROR, str(error), "error", **fields)
+        _send_error(output, error)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException as error:
-        jsonlog.write_crash(error)
-        code = 1
+        if (lack := out_of_memory.translate(error)) is not None:
+            _send_error(output, lack)
+        else:
+            jsonlog.write_crash(error)
+            code = 1
     # Not sys.exit: threads and exit handlers of libraries can take seconds, or hang.
     os._exit(code)
+
+
+def _send_error(output: MessageOutput, error: FcclError) -> None:
+    fields = {"error": type(error).__name__, "what": error.what, "remedy": error.remedy}
+    output.send(MessageKind.ERROR, str(error), "error", **fields)
 
 
 def _take_over_streams() -> JsonLog:

@@ -55,6 +55,12 @@ def _of_phase(where: str, phase: PhaseConfig) -> Iterator[tuple[str, str]]:
                 f"{where}.{key} has no effect with the objective {phase.objective}",
                 f"leave it out: it belongs to {' and '.join(objectives)}",
             )
+    if phase.objective == "kto" and phase.batch_size == 1:
+        yield (
+            f"{where}.batch_size is 1, but kto estimates the divergence from the reference from"
+            " several answers",
+            "set it to 2 or more; a site saves memory with a smaller micro-batch",
+        )
     if phase.label_smoothing and phase.preference_loss == "ipo":
         yield (
             f'{where}.label_smoothing has no effect with preference_loss = "ipo"',
@@ -81,10 +87,10 @@ def _of_model(config: FederationConfig) -> Iterator[tuple[str, str]]:
             " parameters, and steps of training are too small for bfloat16",
             'set model.dtype = "auto", or give model.lora',
         )
-    only_dpo = all(phase.objective == "dpo" for phase in config.phase)
-    if model.lora and model.lora.dropout not in (0.0, LoraSpec().dropout) and only_dpo:
+    judged = all(phase.objective in ("dpo", "kto") for phase in config.phase)
+    if model.lora and model.lora.dropout not in (0.0, LoraSpec().dropout) and judged:
         yield (
-            "model.lora.dropout has no effect with dpo, which trains without dropout",
+            "model.lora.dropout has no effect with dpo and kto, which train without dropout",
             "set it to 0",
         )
     if config.classifies and model.prompt != "auto":

@@ -148,7 +148,8 @@ def _handle_refusal(
 ) -> Transition:
     """Issue the task again, since another worker may be able to train it, or close it.
 
-    It is closed after `REFUSALS` refusals, because nobody seems able to train it.
+    It is closed after `REFUSALS` refusals, or as many as its site has workers, because nobody seems
+    able to train it.
     """
     task, client = state.tasks.get(event.task_id), state.members(plan).get(event.client_id)
     if task is None or client is None or client.site != event.site:
@@ -164,7 +165,8 @@ def _handle_refusal(
         client=event.client_id,
         task=event.task_id,
     )
-    if task.refusals + 1 < REFUSALS:
+    workers = state.workers_by_site.get(event.site, REFUSALS)  # without a heartbeat yet: unknown
+    if task.refusals + 1 < min(REFUSALS, workers):
         again = replace(task, refusals=task.refusals + 1, lease_until=now)
         return Transition(state.with_task(again), (refused,))  # an expired lease: issued again
     rejection = Rejection(RejectionKind.REFUSED, f"refused: {event.reason}"[:MAX_TEXT])

@@ -31,8 +31,9 @@ _LENGTH_BINS = 5
 def partition_labels(rows: Sequence[Row], by: str, seed: int) -> list[str]:
     """Return the label of each row by which a partition is skewed.
 
-    A labelled text is skewed by its class under `topic` and `label` alike, and rows without classes
-    by their topic, so that one setting serves a run of several kinds.
+    A labelled text is skewed by its class under `topic` and `label` alike, a rated answer under
+    `label` by its rating, and other rows by their topic, so that one setting serves a run of
+    several kinds.
 
     Args:
         by: `topic` or `label` (the class; otherwise the rows' own topic where all have one, or else
@@ -46,6 +47,8 @@ def partition_labels(rows: Sequence[Row], by: str, seed: int) -> list[str]:
         return _lengths([len(_measured_text(row)) for row in rows])
     if by not in ("topic", "label"):
         raise ConfigError(f"data.partition is {by!r}", "set it to topic, label or length")
+    if by == "label" and all(isinstance(row, RatedAnswer) for row in rows):
+        return ["good" if isinstance(row, RatedAnswer) and row.good else "bad" for row in rows]
     if all(map(_own_label, rows)):
         return [_own_label(row) for row in rows]
     return cluster_topics([_question(row) for row in rows], seed)

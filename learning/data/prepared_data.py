@@ -30,6 +30,7 @@ KIND_NAMES: Mapping[RowKind, str] = {
     "cls": "labelled texts",
 }
 """Names of the kinds in messages."""
+_NAMED = 8  # clients that a message names
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Shard:
     validation_rows: int
     holdout_rows: int
     topics: dict[str, int]  # number of rows by label
+    good: int | None = None  # number of answers rated good; None for other kinds
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,29 @@ def _changed(message: str) -> DataError:
 
 def skew_tables(prepared: PreparedData) -> str:
     """Return one table of labels over clients for each kind."""
-    return "\n".join(
+    tables = [
         f"{_title(kind)}\n\n{skew_table(_label_counts(prepared, kind))}"
         for kind in prepared.heldout
-    )
+    ]
+    return "\n".join([*tables, *(f"{note}\n" for note in rating_notes(prepared))])
+
+
+def rating_notes(prepared: PreparedData) -> list[str]:
+    """Return lines about the ratings of all clients, and about those with one rating only."""
+    rated = [shard for shard in prepared.shards if shard.good is not None]
+    if not rated:
+        return []
+    good = sum(shard.good or 0 for shard in rated)
+    notes = [f"{KIND_NAMES['kto']}: {good} good, {sum(shard.rows for shard in rated) - good} bad"]
+    for name, found in (
+        ("good", [shard.client_id for shard in rated if shard.good == shard.rows]),
+        ("bad", [shard.client_id for shard in rated if shard.good == 0]),
+    ):
+        if found:
+            more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+            has = "has" if len(found) == 1 else "have"
+            notes.append(f"{', '.join(found[:_NAMED])}{more} {has} {name} answers only")
+    return notes
 
 
 def _title(kind: RowKind) -> str:

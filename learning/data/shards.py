@@ -20,7 +20,7 @@ from common.protocol.fields import RowKind
 from learning.data import prepared_data
 from learning.data.partition import dirichlet_partition, partition_labels
 from learning.data.prepared_data import KIND_NAMES, MANIFEST, PreparedData, Shard
-from learning.data.row_types import Row
+from learning.data.row_types import RatedAnswer, Row
 from learning.data.rows import write
 from learning.data.splits import SIDES, hold_out, row_rank, split_rows
 
@@ -167,7 +167,12 @@ def _write_shard(
         validation_rows=len(parts.validation),
         holdout_rows=len(parts.holdout),
         topics=dict(sorted(topics.items())),
+        good=_count_good(rows) if kind == "kto" else None,
     )
+
+
+def _count_good(rows: Sequence[Row]) -> int:
+    return sum(isinstance(row, RatedAnswer) and row.good for row in rows)
 
 
 def _write_heldout(out: Path, dealt: _DealtRows) -> Path:

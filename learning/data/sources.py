@@ -19,7 +19,7 @@ from common.errors import ConfigError, DataError
 from common.protocol.fields import RowKind
 from learning.data import rows
 from learning.data.row_parser import COLUMN_NAMES
-from learning.data.row_types import LabelledText, Row
+from learning.data.row_types import LabelledText, RatedAnswer, Row
 from learning.data.rows import LoadedRows
 from learning.objectives.registry import Objective
 from learning.synthetic import instructions as synthetic
@@ -126,6 +126,19 @@ def class_names(texts: Sequence[LabelledText], declared: Sequence[str]) -> tuple
     if len(chosen) > MAX_CLASSES or sum(len(name.encode()) for name in chosen) > _MAX_NAMES:
         raise DataError(f"{len(chosen)} classes are too many, or have too long names", remedy)
     return chosen
+
+
+def check_ratings(rows: Sequence[Row], source: str) -> None:
+    """Raise `DataError` if all rated answers of a plan have the same rating."""
+    ratings = {row.good for row in rows if isinstance(row, RatedAnswer)}
+    if len(ratings) == 1:
+        only, other = ("good", "bad") if ratings.pop() else ("bad", "good")
+        raise DataError(
+            f"all {len(rows)} answers of {source} are rated {only}: kto learns from the difference"
+            f" to {other} ones",
+            f"add {other} answers"
+            + (', or learn these with objective = "sft"' if only == "good" else ""),
+        )
 
 
 def _by_value(name: str) -> tuple[bool, int, str]:

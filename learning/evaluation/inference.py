@@ -25,7 +25,7 @@ from learning.objectives import classification
 from learning.objectives.classification import TokenisedText
 from learning.objectives.sft import token_nats
 from learning.objectives.tokens import IGNORED, TokenisedExample
-from learning.training.batches import Example, collate, length_order, sorted_batches
+from learning.training.batches import Example, collate, computed_batches, length_order
 from learning.training.fast_path import fast_path
 
 T = TypeVar("T")
@@ -59,8 +59,9 @@ def row_nats(
     device = next(model.parameters()).device
     sums: list[float] = []
     with evaluation_mode(model, autocast=autocast), fast_path(model, autocast=autocast):
-        for batch in sorted_batches(examples, partial(collate, device=device)):
-            nats, rows = token_nats(model, batch)
+        for batch, (nats, rows) in computed_batches(
+            examples, partial(collate, device=device), lambda batch: token_nats(model, batch)
+        ):
             sums += torch.zeros(batch.size, device=device).index_add(0, rows, nats).tolist()
     return restore_order(sums, examples)
 
@@ -103,9 +104,12 @@ def _class_logits(
     """Yield float32 logits (B, classes) and true classes, in the order of `sorted_batches`."""
     device = next(model.parameters()).device
     with evaluation_mode(model, autocast=autocast):
-        for batch in sorted_batches(texts, partial(classification.collate, device=device)):
-            out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-            yield out.logits.float(), batch.labels
+        for batch, logits in computed_batches(
+            texts,
+            partial(classification.collate, device=device),
+            lambda batch: classification.class_logits(model, batch),
+        ):
+            yield logits, batch.labels
 
 
 def restore_order(values: Sequence[T], examples: Sequence[Example]) -> list[T]:

@@ -28,7 +28,7 @@ from transformers import PreTrainedTokenizerBase
 from learning.data.row_types import LabelledText
 from learning.evaluation.measurement import Measurement, evaluation_mode
 from learning.objectives.tokens import EncodedRows
-from learning.training.batches import pad, sorted_batches
+from learning.training.batches import computed_batches, pad
 
 UNDECLARED_LABEL = "label outside the declared set"
 ADAMW_EPS = 1e-4
@@ -155,7 +155,7 @@ def loss(
         The loss in nats (a scalar with gradient); `accuracy`, the share of texts classified
         correctly.
     """
-    logits = _logits(model, batch)
+    logits = class_logits(model, batch)
     right = (logits.detach().argmax(-1) == batch.labels).float().mean()
     if batch.offsets.shape[1]:
         logits = logits + batch.offsets
@@ -197,8 +197,9 @@ def predict(
     predicted: list[int] = []
     true: list[int] = []
     with evaluation_mode(model, autocast=autocast):
-        for batch in sorted_batches(texts, partial(collate, device=device)):
-            logits = _logits(model, batch)
+        for batch, logits in computed_batches(
+            texts, partial(collate, device=device), lambda batch: class_logits(model, batch)
+        ):
             total += float(cross_entropy(logits, batch.labels, reduction="sum"))
             predicted += logits.argmax(-1).tolist()
             true += batch.labels.tolist()
@@ -212,7 +213,7 @@ def measure(
     return Measurement(predictions.loss, predictions.accuracy)
 
 
-def _logits(model: torch.nn.Module, batch: TextBatch) -> torch.Tensor:
+def class_logits(model: torch.nn.Module, batch: TextBatch) -> torch.Tensor:
     """Return logits, float32 (B, classes)."""
     logits: torch.Tensor = model(
         input_ids=batch.input_ids, attention_mask=batch.attention_mask

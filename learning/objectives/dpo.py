@@ -236,8 +236,9 @@ class DpoObjective:
         loss = right = 0.0
         tokens = batches.EVALUATION_TOKENS // 2  # a pair has two rows
         with evaluation_mode(model, autocast=autocast), fast_path(model, autocast=autocast):
-            for batch in batches.sorted_batches(pairs, partial(collate, device=device), tokens):
-                value, figures = self.loss(model, batch)
+            for batch, (value, figures) in batches.computed_batches(
+                pairs, partial(collate, device=device), partial(self.loss, model), tokens
+            ):
                 loss += float(value) * batch.size
                 right += figures["accuracy"] * batch.size
         return Measurement(loss / len(pairs), right / len(pairs))

@@ -19,7 +19,9 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from common.errors import ModelError
 from learning.objectives.tokens import IGNORED, TokenisedExample
+from learning.training.out_of_memory import REMEDY, free_memory, noting_out_of_memory
 
 WIDTH_MULTIPLE = 16
 """Widths are multiples of this, so that kernels cached per shape (those of oneDNN for bfloat16) are
@@ -59,6 +61,7 @@ class Batch(Protocol):
 
 E = TypeVar("E", bound=Example)
 B = TypeVar("B")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -150,16 +153,50 @@ def sorted_batches(
 
     A batch has at most `tokens`, padding included; a longer example has a batch of its own.
     """
-    order = length_order(examples)
-    start = 0
-    for end in range(1, len(order) + 1):
-        # Sorted, so that the last example of a batch is the longest.
-        full = end < len(order) and (
-            (end + 1 - start) * padded_width(examples[order[end]].length) > tokens
-        )
-        if full or end == len(order):
-            yield collate([examples[i] for i in order[start:end]])
-            start = end
+    ordered = [examples[i] for i in length_order(examples)]
+    while ordered:
+        chosen = _first_batch(ordered, tokens)
+        yield collate(chosen)
+        del ordered[: len(chosen)]
+
+
+def computed_batches(
+    examples: Sequence[E],
+    collate: Callable[[Sequence[E]], B],
+    compute: Callable[[B], R],
+    tokens: int = EVALUATION_TOKENS,
+) -> Iterator[tuple[B, R]]:
+    """Yield the batches of `sorted_batches`, each with what `compute` returns for it.
+
+    When memory runs out, this batch and the following ones have half as many tokens.
+
+    Raises:
+        ModelError: Memory does not suffice for one example.
+    """
+    ordered = [examples[i] for i in length_order(examples)]
+    while ordered:
+        chosen = _first_batch(ordered, tokens)
+        result: list[tuple[B, R]] = []
+        with noting_out_of_memory() as failed:
+            batch = collate(chosen)
+            result = [(batch, compute(batch))]
+        if failed:
+            free_memory()
+            longest = chosen[-1].length
+            if len(chosen) == 1:
+                raise ModelError(f"out of memory at one example of {longest} tokens", REMEDY)
+            tokens = len(chosen) * padded_width(longest) // 2
+            continue
+        yield from result
+        del ordered[: len(chosen)]
+
+
+def _first_batch(ordered: Sequence[E], tokens: int) -> Sequence[E]:
+    """Return the examples of the first batch of so many tokens; at least one."""
+    count = 1  # sorted, so that the last example of a batch is the longest
+    while count < len(ordered) and (count + 1) * padded_width(ordered[count].length) <= tokens:
+        count += 1
+    return ordered[:count]
 
 
 def length_order(examples: Sequence[Example]) -> list[int]:

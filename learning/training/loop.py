@@ -55,6 +55,7 @@ class TrainResult:
     avg_loss: float  # over the learned positions of all steps, in nats
     seconds: float  # wall-clock time
     stopped: bool  # `on_step` abandoned the task; the model is half trained
+    memory: MemorySettings  # with which its batches fitted into memory
 
 
 def train(
@@ -86,7 +87,8 @@ def train(
             and dropout, the result do not depend on it.
 
     Raises:
-        ModelError: The loss or its gradient is not finite.
+        ModelError: The loss or its gradient is not finite, or memory does not suffice for one
+            example.
     """
     steps = total_steps(training, len(examples))
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -113,7 +115,8 @@ def train(
             report = StepReport(step, steps, loss, total.tokens, time.perf_counter() - start)
             if not (done := on_step(report)):
                 break
-    return total.result(time.perf_counter() - start, stopped=not done)
+    seconds = time.perf_counter() - start
+    return total.result(seconds, stopped=not done, memory=accumulator.memory)
 
 
 def total_steps(training: LocalTraining, examples: int) -> int:
@@ -161,6 +164,6 @@ class _Totals:
         self.target_count += batch.target_count
         self.nats += batch.loss * batch.target_count
 
-    def result(self, seconds: float, *, stopped: bool) -> TrainResult:
+    def result(self, seconds: float, *, stopped: bool, memory: MemorySettings) -> TrainResult:
         mean = self.nats / self.target_count if self.target_count else 0.0
-        return TrainResult(self.steps, self.samples, self.tokens, mean, seconds, stopped)
+        return TrainResult(self.steps, self.samples, self.tokens, mean, seconds, stopped, memory)

@@ -751,3 +751,64 @@ def test_deleted_queues_are_reported_unless_the_run_is_over(
                 assert serving.result(60).waiting == 1
         assert ("waiting" in dict(harness.events)) == (task_id == "t1")
         harness.store.set_info(RUN, info())
+
+
+# Errors of libraries
+
+
+def failing_on(client: str, error: Exception) -> Callable[[TrainTask, StepReport], None]:
+    """Return a callback that raises within the training of one client."""
+
+    def on_step(task: TrainTask, _: StepReport) -> None:
+        if task.client_id == client:
+            raise error
+
+    return on_step
+
+
+def test_an_error_of_a_library_is_a_refusal_without_its_text_and_is_logged_once(
+    harness: WorkerHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = IndexError("index out of range in self: words of a user")
+    worker = harness.worker(on_step=failing_on("client_1", error))
+    for number in range(5):
+        harness.issue(f"t{number}", client_id="client_1")
+    harness.issue("t5")
+    with harness.serving(worker):
+        refusals = [unpack(TaskRefusal, harness.next_message())[0] for _ in range(5)]
+        assert harness.next_update().task_id == "t5"  # the worker goes on with its other client
+    reason = refusals[0].reason
+    assert reason.startswith("IndexError in task t0 of client_1; the traceback is in")
+    assert "words of a user" not in reason
+    [record] = caplog.records
+    assert record.name == "fccl.worker" and record.exc_info is not None
+
+
+def test_a_lack_of_memory_is_a_refusal_with_a_remedy(harness: WorkerHarness) -> None:
+    error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 TB")
+    harness.issue("t1")
+    with harness.serving(harness.worker(on_step=failing_on("client_0", error))):
+        refusal, _ = unpack(TaskRefusal, harness.next_message())
+    assert refusal.reason.startswith("out of memory in task t1 of client_0; lower model.max_length")
+
+
+def test_a_task_that_killed_the_worker_three_times_is_refused(harness: WorkerHarness) -> None:
+    for _ in range(task_runner.MAX_CRASHES):
+        died = forked(killed_worker, harness.root, harness.model, "in training")
+        assert died == -signal.SIGKILL
+    harness.issue("t2")
+    with harness.serving(harness.worker()):
+        refusal, _ = unpack(TaskRefusal, harness.next_message())
+        assert harness.next_update().task_id == "t2"
+    assert refusal.task_id == "t1"
+    assert "ended 3 times while it trained t1" in refusal.reason
+    assert "killed for lack of memory" in refusal.reason
+
+
+def test_a_task_that_is_left_for_the_next_start_is_no_crash(harness: WorkerHarness) -> None:
+    harness.issue("t1", steps=10**5)
+    for _ in range(task_runner.MAX_CRASHES + 1):
+        stop = threading.Event()
+        harness.worker(on_step=lambda *_, stop=stop: stop.set()).serve(stop, stop)
+    assert "crashes" not in harness.file_names("slots", "0")
+    assert all(kind is not WorkerEventKind.REFUSED for kind, _ in harness.events)

@@ -100,7 +100,7 @@ class Worker:
     seconds: float = 10.0
     site: str = "local"
     away: Sequence[tuple[float, float]] = ()
-    refuses: bool = False
+    refuses: bool | Sequence[str] = False  # all tasks, or those of some clients
     task: OpenTask | None = None
 
     def alive(self, now: float) -> bool:
@@ -230,7 +230,7 @@ class Federation:
         if worker.task is not task or not worker.alive(self.now):
             return  # the worker was killed meanwhile
         worker.task = None
-        if worker.refuses:
+        if worker.refuses is True or (worker.refuses and task.client_id in worker.refuses):
             refused = (task.task_id, task.attempt, task.client_id, worker.site, "no base model")
             self.feed(TaskRefused(*refused))
             return

@@ -29,6 +29,7 @@ from common.protocol.tasks import Receipt, TrainTask
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.models import lora
+from learning.training.memory import FittedMemory
 from worker.data.shards import ClientData
 from worker.events import EventCallback, WorkerEventKind
 from worker.incremental.inbox import schema
@@ -44,6 +45,7 @@ from worker.incremental.training.trainer import IncrementalTrainer
 from worker.models.loaded import ModelCache
 from worker.models.source import ModelSource
 from worker.spool import PendingUpdate, Slot, client_lock
+from worker.task_failures import TaskFailures
 from worker.trainer import NO_START, IncrementalStart
 
 MAX_BATCH_ITEMS = 256
@@ -84,7 +86,10 @@ class Learner:
         slot: Slot,
         clock: Clock,
         callbacks: Callbacks,
+        memory: FittedMemory | None = None,
     ) -> None:
+        self._memory = memory or FittedMemory()
+        self._failures = TaskFailures()
         self._settings, self._config = settings, config
         self._models, self._source, self._slot = models, source, slot
         self._callbacks = callbacks
@@ -223,6 +228,8 @@ class Learner:
                 continue  # another worker of this machine trains the client and learns its items
             except _EXPECTED as error:
                 self._report_waiting(f"the inbox of {client}: {error}")
+            except Exception as error:  # as a task's errors, of any kind
+                self._report_waiting(f"the inbox of {client}: {self._failures.reason(error)}")
             self._watcher.mark_read(client)
             processed = True
         if processed:
@@ -281,7 +288,8 @@ class Learner:
         loaded = self._models.load(
             model.objective, base, model.base.digest, model.lora, model.labels, model.precision
         )
-        return ShadowModel(loaded, model, self._config, autocast=self._models.compute.autocast)
+        autocast = self._models.compute.autocast
+        return ShadowModel(loaded, model, self._config, autocast=autocast, memory=self._memory)
 
     def _report_figures(self) -> None:
         wishes = self._summaries.unsent_clients() if self._config.push else ()

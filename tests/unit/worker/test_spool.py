@@ -57,6 +57,28 @@ def test_a_restarted_worker_finds_the_task_and_the_updates_of_its_predecessor(
     assert [pending.update_id for pending in second.pending_updates()] == ["t1.3"]
 
 
+def test_the_starts_of_a_task_that_ended_the_process_are_counted(tmp_path: Path) -> None:
+    for expected in range(3):
+        assert forked(_killed_in_training, tmp_path, expected) == -signal.SIGKILL
+    slot = claim_slot(tmp_path, RUN)
+    with pytest.raises(KeyError), slot.training(task("t1", attempt=2)) as crashes:
+        assert crashes == 3
+        raise KeyError  # an error is no crash
+    slot.drop_task()
+    with slot.training(task("t1")) as crashes:
+        assert crashes == 3
+    with slot.training(task("t2")) as crashes:
+        assert crashes == 0
+    with slot.training(task("t1")) as crashes:
+        assert crashes == 0
+
+
+def _killed_in_training(state: Path, expected: int) -> None:
+    with claim_slot(state, RUN).training(task("t1")) as crashes:
+        if crashes == expected:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_updates_stay_until_each_is_dropped(slot: Slot) -> None:
     kept = [slot.put_update(update(name), b"data") for name in ("t2", "t1")]
     assert [pending.task_id for pending in slot.pending_updates()] == ["t1", "t2"]

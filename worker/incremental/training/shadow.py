@@ -20,6 +20,7 @@ from learning.models import lora
 from learning.models.adapted import AdapterModel
 from learning.objectives import classification, registry
 from learning.training import loop
+from learning.training.memory import FittedMemory
 from worker.data.shards import ClientData, ShardRequest, TokenisedShard
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.training import replay
@@ -71,7 +72,9 @@ class ShadowModel:
         config: IncrementalConfig,
         *,
         autocast: bool,
+        memory: FittedMemory | None = None,
     ) -> None:
+        self._memory = memory or FittedMemory()
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._current, self._config, self._autocast = model, config, autocast
 
@@ -152,6 +155,7 @@ class ShadowModel:
                 steps=count,
                 max_length=self._current.max_length,
             )
+            kind = (self._current.base.digest, self._current.lora, training.kind)
             result = loop.train(
                 self._model,
                 self._objective(training.kind, SMOOTHING),
@@ -161,7 +165,9 @@ class ShadowModel:
                 seed=seed,
                 autocast=self._autocast,
                 decay=True,
+                memory=self._memory.get(kind),
             )
+            self._memory.remember(kind, result.memory)
             if result.stopped:
                 return None
             steps, seconds = steps + result.steps, seconds + result.seconds

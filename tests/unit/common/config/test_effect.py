@@ -23,7 +23,7 @@ def refusal(table: dict[str, Any]) -> ConfigError:
     return caught.value
 
 
-@pytest.mark.parametrize("objective", ["sft", "dpo", "classification"])
+@pytest.mark.parametrize("objective", ["sft", "dpo", "kto", "classification"])
 def test_a_file_with_every_key_at_its_default_is_fine(objective: str) -> None:
     table = tomllib.loads(TEMPLATE)
     table["phase"][0]["objective"] = objective
@@ -52,6 +52,8 @@ def test_every_configuration_that_is_shipped_has_only_settings_with_effect(path:
         ({"objective": "classification", "beta": 0.2}, "beta"),
         ({"objective": "classification", "turns": "last"}, "turns"),
         ({"objective": "dpo", "turns": "last"}, "turns"),
+        ({"objective": "dpo", "good_weight": 2.0}, "good_weight"),
+        ({"objective": "kto", "sft_weight": 1.0}, "sft_weight"),
     ],
 )
 def test_a_setting_of_another_objective_is_refused_with_its_phase(
@@ -70,12 +72,18 @@ def test_label_smoothing_with_ipo_is_refused() -> None:
         check_effect(loader.parse({"phase": [phase | usual]}, "test"))
 
 
-def test_dropout_has_an_effect_unless_every_phase_is_dpo() -> None:
+def test_dropout_has_an_effect_unless_every_phase_is_dpo_or_kto() -> None:
     model = {"lora": {"dropout": 0.2}}
-    dpo = {"objective": "dpo"}
-    assert "model.lora.dropout" in refusal({"model": model, "phase": [dpo]}).what
+    dpo, kto = {"objective": "dpo"}, {"objective": "kto"}
+    assert "model.lora.dropout" in refusal({"model": model, "phase": [dpo, kto]}).what
     check_effect(loader.parse({"model": model, "phase": [{}, dpo]}, "test"))
     check_effect(loader.parse({"model": {"lora": {"dropout": 0.0}}, "phase": [dpo]}, "test"))
+
+
+def test_kto_needs_batches_of_two_or_more() -> None:
+    alone = refusal({"phase": [{}, {"objective": "kto", "batch_size": 1}]})
+    assert "phase.1.batch_size is 1" in alone.what
+    check_effect(loader.parse({"phase": [{"objective": "kto", "batch_size": 2}]}, "test"))
 
 
 def test_other_settings_without_effect_are_refused() -> None:

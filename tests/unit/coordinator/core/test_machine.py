@@ -408,6 +408,26 @@ def test_a_refused_task_goes_to_another_worker_and_a_duplicate_refusal_does_noth
     assert machine.step(plan, done.state, refuse(task), 2.0) == Transition(done.state)
 
 
+def test_a_task_that_the_only_worker_of_its_site_refuses_is_closed_at_once() -> None:
+    plan = make_plan(2, versions=20, buffer_size=1, concurrency=1)
+    state, (task,) = begin(plan, workers=1)
+    done = machine.step(plan, state, refuse(task), 1.0)
+    assert any(isinstance(action, CloseTask) for action in done.actions)
+    assert done.state.client(task.client_id).strikes == 1
+    assert [task.client_id for task in issued(done)] == ["c1"]
+
+
+def test_a_run_goes_on_without_the_client_that_its_worker_refuses() -> None:
+    plan = make_plan(3, versions=6, buffer_size=2)
+    fed = Federation(plan, [Worker("w0", refuses=("c1",))]).run()
+    assert fed.finished == FinishRun(True, "the plan is complete")
+    assert fed.state.client("c1").quarantined
+    assert {part.update.client_id for commit in fed.log.commits for part in commit.parts} == {
+        "c0",
+        "c2",
+    }
+
+
 def test_a_task_that_nobody_can_train_is_closed_and_three_in_a_row_quarantine_the_client() -> None:
     plan = make_plan(2, versions=20, buffer_size=1, concurrency=1)
     state, (task,) = begin(plan)

@@ -5,7 +5,7 @@ trl tokenises, masks, pads and computes by itself; we compute on the batches tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedTokenizerFast
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
-from common.protocol.tasks import DpoSettings, LoraSpec
+from common.protocol.tasks import DpoSettings, KtoSettings, LoraSpec
 from learning.models.lora import attach, read_adapter, write_adapter
+from learning.objectives import kto
 from learning.objectives.dpo import TokenisedPair, log_probabilities, with_reference
 from learning.objectives.dpo import collate as collate_pairs
 from learning.objectives.registry import make_objective
@@ -171,3 +172,44 @@ def test_the_dpo_loss_and_gradients_equal_those_of_trl(
     model = adapted(2)
     loss, _ = make_objective("dpo", settings).loss(model, collate_pairs(pairs))
     assert_equal((model, loss), (policy, expected))
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)], ids=["divergence 0", "divergence above 0"])
+def test_the_kto_loss_and_gradients_equal_those_of_trl(
+    order: tuple[int, int], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    rows = [
+        {"prompt": asked, "completion": (bad, good)[i % 2], "label": bool(i % 2)}
+        for i, (asked, good, bad) in enumerate(ROWS)
+    ]
+    before, after = order
+    trainer = KTOTrainer(
+        model=adapted(before),  # trl keeps a copy of its adapter as the reference
+        args=KTOConfig(
+            **arguments(tmp_path), beta=0.3, desirable_weight=1.5, undesirable_weight=0.7
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    policy = trainer.model.eval()
+    write_adapter(policy, read_adapter(adapted(after)))
+    expected = trainer.compute_loss(policy, dict(batch))
+
+    def texts(prefix: str) -> list[TokenisedExample]:
+        own = {name: batch[f"{prefix}{name}"] for name in ("input_ids", "attention_mask")}
+        learned = batch[f"{prefix}completion_mask"] == 1
+        return rows_of(own, own["input_ids"].masked_fill(~learned, IGNORED))
+
+    labels = [bool(label) for label in batch["label"]]
+    ratings: Sequence[kto.TokenisedRating] = [
+        kto.TokenisedRating(*each) for each in zip(texts(""), texts("KL_"), labels, strict=True)
+    ]
+    ratings = kto.with_reference(ratings, kto.log_probabilities(adapted(before), ratings))
+    objective = make_objective("kto", KtoSettings(beta=0.3, good_weight=1.5, bad_weight=0.7))
+    model = adapted(after)
+    prepared = objective.prepare_batch(model, ratings, 3)
+    assert (prepared[0].divergence > 0) == (order == (2, 1))
+    parts = [objective.collate(prepared[i : i + 3], whole=prepared) for i in (0, 3)]
+    losses = [objective.loss(model, part)[0] for part in parts]
+    assert_equal((model, losses[0] + losses[1]), (policy, expected))
