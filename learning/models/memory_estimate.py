@@ -1,7 +1,7 @@
 """Estimate of the memory that training a model takes, from the headers of its files.
 
-Nothing is loaded. The estimate is meant to say whether a run fits a machine, so it leans to the
-high side; docs/learning.md compares it with measurements.
+Nothing is loaded. The estimate says whether a run could fit a machine; it is rough, and was a fifth
+too low in the measurement that docs/learning.md reports.
 """
 
 from __future__ import annotations

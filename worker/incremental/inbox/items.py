@@ -133,6 +133,11 @@ class Item:
                 question = f"{self.fields['instruction']}\n{self.fields['input']}".strip()
                 return question, self.fields["output"]
 
+    @property
+    def rating(self) -> str | None:
+        """`GOOD` or `BAD`; None for an item that is not a rating."""
+        return self.fields["label"] if self.kind == "kto" else None
+
     def texts(self) -> tuple[tuple[str, str], ...]:
         """Return the texts of the item for people, each with the name of its field or its role."""
         turns = tuple((turn.role, text) for turn in self.messages for text in _said(turn))

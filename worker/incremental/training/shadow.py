@@ -19,15 +19,17 @@ from learning.evaluation.measurement import Measurement
 from learning.models import lora
 from learning.models.adapted import AdapterModel
 from learning.objectives import classification, registry
+from learning.objectives.kto import TokenisedRating
 from learning.training import loop
 from learning.training.memory import FittedMemory
 from worker.data.shards import ClientData, ShardRequest, TokenisedShard
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.training import replay
 
-LR_LORA: Mapping[RowKind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4, "kto": 5e-4}
+LR_LORA: Mapping[RowKind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4, "kto": 3e-5}
 """AdamW's learning rate at the first step. With 5e-4 a pretrained encoder forgets more than the
-gate allows (docs/log.md)."""
+gate allows (docs/log.md). One thumbs down has no better answer to pull towards: with 5e-5, five
+steps make good answers of a small model so much less probable that the gate rejects it."""
 LR_FULL = 1e-5
 SMOOTHING = 0.1
 """Label smoothing for users' classes. A few dozen texts, repeated often, are soon classified right;
@@ -200,8 +202,11 @@ def learning_rate(config: IncrementalConfig, kind: RowKind, *, full: bool) -> fl
 
 
 def label_of(example: object) -> object:
-    """Return what samples are balanced by: the class of a text; None for other examples."""
-    return getattr(example, "label", None)
+    """Return what samples are balanced by: a text's class, or whether an answer is good; or None.
+
+    Of ratings that are mostly good, a model would mostly learn to find any answer more probable.
+    """
+    return example.good if isinstance(example, TokenisedRating) else getattr(example, "label", None)
 
 
 def difference(new: Tensors, old: Tensors) -> Tensors:

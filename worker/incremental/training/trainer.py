@@ -246,7 +246,9 @@ def _make_request(
         anchor_after=figures.anchor_after,
         norm=figures.norm,
         samples=tuple(
-            validator.ValidationSample(*stored.item.question_and_answer, old, new)
+            validator.ValidationSample(
+                *stored.item.question_and_answer, old, new, stored.item.rating
+            )
             for stored, old, new in zip(few, before, after, strict=True)
         ),
     )

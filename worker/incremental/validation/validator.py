@@ -42,6 +42,7 @@ class ValidationSample:
     expected: str
     before: str
     after: str
+    rating: str | None = None  # of the expected answer: good, bad
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,10 @@ SPEC = LoraSpec(r=2, alpha=4)
 OWN: dict[RowKind, list[Row]] = {
     "sft": [Instruction(f"Name thing {n}.", "", f"It is thing {n}.") for n in range(40)],
     "va": [PreferencePair(f"Name thing {n}.", f"It is {n}.", f"No, not {n}!") for n in range(40)],
-    "kto": [RatedAnswer(f"Name thing {n}.", f"It is {n}.", n % 3 > 0) for n in range(40)],
+    "kto": [
+        RatedAnswer(f"Name thing {n}.", f"It is {n}." if n % 3 else f"No, not {n}!", n % 3 > 0)
+        for n in range(40)
+    ],
 }
 
 

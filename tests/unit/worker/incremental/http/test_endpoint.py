@@ -26,6 +26,7 @@ from cli.run.job import WorkerJob, invited_job
 from cli.run.join_site import SiteRequest
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import ConfigError, DataError
+from learning.data.row_types import RatedAnswer
 from tests.support.item_records import FIELD_NAMES, JSON
 from worker.incremental.http import endpoint, listener
 from worker.incremental.http.endpoint import Endpoint
@@ -124,6 +125,18 @@ def test_an_item_is_in_the_inbox_when_the_response_arrives(site: Site) -> None:
         200, {"client_0": {"waiting": 1} | counts, "client_1": {"waiting": 0} | counts},
     )  # fmt: skip
     assert list(site.ask(path="/inbox?client=client_1")[1]) == ["client_1"]
+
+
+def test_a_thumb_of_an_application_is_an_item(site: Site) -> None:
+    served_run.write(site.state, SERVED.model_copy(update={"kinds": ("sft", "va", "kto")}))
+    rated = {"prompt": "Greet me.", "response": "What?", "label": False}
+    status, answer, _ = site.post([rated, {**rated, "label": "sideways"}])
+    assert (status, answer["accepted"]) == (207, 1)
+    assert answer["items"][1]["reason"].startswith("label is neither good nor bad")
+    with Inbox(schema.inbox_path(site.state, "client_0"), IncrementalConfig()) as inbox:
+        assert [stored.item.row for stored in inbox.items()] == [
+            RatedAnswer("Greet me.", "What?", False)
+        ]
 
 
 @pytest.mark.parametrize(
