@@ -40,6 +40,7 @@ class CheckContext:
     data: Path | None  # file or folder of rows to check instead of the configured one
     cache: Path  # folder of base models
     site: str = LOCAL_SITE  # for which a worker of this machine takes tasks
+    settings: Path | None = None  # worker.toml of that worker
 
 
 @dataclass(frozen=True)

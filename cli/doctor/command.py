@@ -14,10 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.protocol import LOCAL, Site
-from cli.doctor import machine, memory, servers
+from cli.doctor import machine, memory, servers, settings
 from cli.doctor.checks import CheckContext, CheckResult, CheckSpec, Side, run_checks
 from cli.options import config_option, find_config, plain_option
 from cli.run import join_site
+from cli.run.job import settings_path
+from cli.run.join_site import SiteRequest
 from common.config import loader
 from common.config.config import FederationConfig
 from common.paths import cache_dir
@@ -32,6 +34,7 @@ CHECKS: tuple[CheckSpec, ...] = (
     CheckSpec("store", servers.check_store),
     CheckSpec("clock", servers.check_clock),
     CheckSpec("run", servers.check_run, 20.0),
+    CheckSpec("settings", settings.check_settings),
     CheckSpec("software", machine.check_software),
     # These may import torch, read whole data sets and hash whole models.
     CheckSpec("model", machine.check_model, 120.0),
@@ -40,7 +43,11 @@ CHECKS: tuple[CheckSpec, ...] = (
     CheckSpec("compute", machine.check_compute, 60.0),
     CheckSpec("memory", memory.check_memory, 60.0),
 )
-ONE_SIDE: Mapping[str, Side] = {"management": "coordinator", "memory": "worker"}
+ONE_SIDE: Mapping[str, Side] = {
+    "management": "coordinator",
+    "settings": "worker",
+    "memory": "worker",
+}
 """Checks of one side only."""
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -64,10 +71,21 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     type=click.Path(path_type=Path),
     help="Rows to check: a file, or a worker's folder of client files [the configured ones].",
 )
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="Directory of a worker's settings (worker.toml) [that of `fccl worker`].",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @plain_option
 def command(
-    config_path: Path | None, side: str, site: str, data: Path | None, as_json: bool, plain: bool
+    config_path: Path | None,
+    side: str,
+    site: str,
+    data: Path | None,
+    state: Path | None,
+    as_json: bool,
+    plain: bool,
 ) -> None:
     """Check servers, clock, software, model, data, disk and processors, and name remedies.
 
@@ -75,10 +93,13 @@ def command(
     not change it.
     """
     config = loader.load(find_config(config_path))
+    request = None
     if Site(site) != LOCAL:
         side = "worker"
-        config, data = _invited_site(site, config.run.name, data)
-    context = CheckContext(config, cast(Side, side), data, cache_dir(), site)
+        request = join_site.site_request(None, site, config.run.name)
+        config, data = _invited_site(request, data)
+    own = settings_path(config, request, state)
+    context = CheckContext(config, cast(Side, side), data, cache_dir(), site, own)
     checks = [each for each in CHECKS if ONE_SIDE.get(each.name, side) == side]
     console = Console(highlight=False, soft_wrap=True)
     if as_json:
@@ -92,13 +113,9 @@ def command(
         sys.exit(CHECK_FAILED)
 
 
-def _invited_site(site: str, name: str, data: Path | None) -> tuple[FederationConfig, Path]:
-    """Return the configuration of an invited site, and the folder of its rows.
-
-    Raises:
-        JoinError: This machine has not joined as that site.
-    """
-    directory = join_site.site_request(None, site, name).directory
+def _invited_site(request: SiteRequest, data: Path | None) -> tuple[FederationConfig, Path]:
+    """Return the configuration of an invited site, and the folder of its rows."""
+    directory = request.directory
     own = identity.load(directory)
     assert own is not None  # `site_request` has found it
     return identity.worker_config(own, directory), data or directory / "data"

@@ -32,6 +32,7 @@ from common.errors import ModelError
 from learning.models import held_weights
 from learning.models.precision import FLOAT32, WeightFormat
 from learning.models.tokenizer_fit import check_fit, embedding_rows
+from learning.training.out_of_memory import REMEDY, is_out_of_memory
 
 _LOCK = threading.RLock()
 
@@ -131,6 +132,8 @@ def load_tokenizer(path: Path) -> tuple[PreTrainedTokenizerBase, PretrainedConfi
 
 
 def _unusable(path: Path, error: Exception) -> ModelError:
+    if is_out_of_memory(error):
+        return ModelError(f"out of memory while the model in {path} was loaded", REMEDY)
     reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
     if "trust_remote_code" in str(error):
         return ModelError(

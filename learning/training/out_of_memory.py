@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import torch
 
+from common.free_memory import release_free_memory
+
 _MESSAGES = (
     "not enough memory",  # DefaultCPUAllocator
     "can't allocate memory",
@@ -48,5 +50,6 @@ def noting_out_of_memory() -> Iterator[list[str]]:
 def free_memory() -> None:
     """Free what a failed computation has left; the error itself must not be referenced any more."""
     gc.collect()
+    release_free_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

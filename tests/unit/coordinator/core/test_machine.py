@@ -319,6 +319,35 @@ def test_a_silent_sites_task_is_parked_and_gives_its_place_to_others() -> None:
     assert machine.step(plan, done.state, Tick(), 61.0).actions == ()
 
 
+def test_a_site_that_rests_gets_no_task_and_is_not_called_silent() -> None:
+    plan = two_sites()
+    near, resting = WorkerSignal("near", False, None), WorkerSignal("far", False, None, (), True)
+    state = machine.step(plan, CoordinatorState(), HeartbeatsRead((near, resting)), 0.0).state
+    assert {task.client_id for task in state.tasks.values()} == {"c0"}
+    awake = replace(resting, resting=False)
+    state = machine.step(plan, state, HeartbeatsRead((near, awake)), 1.0).state
+    busy = WorkerSignal("near", True, "t000001")
+    done = machine.step(plan, state, HeartbeatsRead((busy, resting)), 61.0)
+    assert done.state.tasks["t000002"].parked
+    texts = [action.text for action in done.actions if isinstance(action, LogEvent)]
+    assert any("site far, which rests" in text for text in texts)
+    again = machine.step(plan, done.state, HeartbeatsRead((busy, awake)), 70.0)
+    assert [task.attempt for task in issued(again)] == [2]
+
+
+def test_a_worker_that_rests_while_it_sends_an_update_keeps_the_lease() -> None:
+    plan = two_sites()
+    awake = (WorkerSignal("near", False, None), WorkerSignal("far", False, None))
+    state = machine.step(plan, CoordinatorState(), HeartbeatsRead(awake), 0.0).state
+    sending = (
+        WorkerSignal("near", True, "t000001"),
+        WorkerSignal("far", True, "t000002", (), True),
+    )
+    state = machine.step(plan, state, HeartbeatsRead(sending), 50.0).state
+    done = machine.step(plan, state, HeartbeatsRead(sending), 70.0)
+    assert not done.state.tasks["t000002"].parked and IssueTask not in kinds(done)
+
+
 def test_a_parked_task_is_issued_again_when_its_site_is_back() -> None:
     fed = Federation(two_sites(), [Worker("n", 9, "near"), Worker("f", 9, "far", [(5, 700)])]).run(
         800
