@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from common.config.config import PhaseConfig
+from common.free_memory import release_free_memory
 from common.protocol.fields import RowKind
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationRows, Evaluator
@@ -103,6 +104,7 @@ def assess(
         on_rows = progress.begin(subject.version)
         scores[subject.version] = [evaluator.score(each, on_rows) for each in sets]
         answers.append(evaluator.generate(rows, limits.new_tokens))
+        release_free_memory()
     by_set = [[scores[subject.version][i] for subject in subjects] for i in range(len(sets))]
     return Assessment(
         version=version,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from common.protocol.feed import Event
 
@@ -25,6 +26,13 @@ def format_duration(seconds: float) -> str:
 def format_number(value: float | None, digits: int = 3) -> str:
     """Return a number with `digits` decimals, or a dash for None."""
     return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def format_parts(seconds: Mapping[str, float]) -> str:
+    """Return where time went, such as `training 14.2 s, load 0.3, measure 0.8`, without zeros."""
+    rounded = {name: f"{value:.1f}" for name, value in seconds.items()}
+    parts = [f"{name} {value}" for name, value in rounded.items() if value != "0.0"]
+    return ", ".join([f"{part} s" for part in parts[:1]] + parts[1:])
 
 
 def plural(count: int, noun: str) -> str:

@@ -16,12 +16,13 @@ from common.operations.health import Health
 from common.operations.metrics_server import ComputedMetrics, gauge
 from common.protocol.fields import TaskState
 from common.protocol.heartbeat import Heartbeat
-from common.protocol.updates import ContributionStats
+from common.protocol.updates import ContributionStats, TaskSeconds
 from common.store.inbox_totals import add_up
 from worker.observer import Observer, TaskOutcome
 
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 ITEMS = ("waiting", "learned", "settled", "rejected")
+PARTS = ("training", *TaskSeconds.model_fields)
 STATES: tuple[str, ...] = get_args(Heartbeat.model_fields["state"].annotation)
 
 
@@ -40,9 +41,17 @@ class Metrics(Observer):
         self._seconds = Histogram(
             "fccl_worker_train_seconds", "Training one task", buckets=SECONDS, registry=registry
         )
+        self._parts = Counter(
+            "fccl_worker_task_seconds",
+            "Time of tasks whose update was made",
+            ["part"],
+            registry=registry,
+        )
         self._responses = Counter(
             "fccl_worker_inbox_requests", "Answers of --inbox-port", ["status"], registry=registry
         )
+        for part in PARTS:
+            self._parts.labels(part)
         for outcome in get_args(TaskOutcome):
             self._tasks.labels(outcome)  # 0 from the start, so that rates see the first
         for state in get_args(TaskState):
@@ -72,6 +81,8 @@ class Metrics(Observer):
         if stats is not None:
             self._seconds.observe(stats.train_seconds)
             self._tokens.inc(stats.num_tokens)
+            for part, seconds in stats.parts().items():
+                self._parts.labels(part).inc(seconds)
 
     def on_publish(self, nbytes: int) -> None:
         self._bytes.inc(nbytes)

@@ -89,6 +89,12 @@ class ContributionStats(Record):
     accuracy_after: Fraction | None = None
     seconds: TaskSeconds | None = None
 
+    def parts(self) -> dict[str, float]:
+        """Return the seconds of each part of the task; empty for updates of earlier releases."""
+        if self.seconds is None:
+            return {}
+        return {"training": self.train_seconds, **dict(self.seconds)}
+
     @model_serializer(mode="wrap")
     def _without_unknown(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave `seconds` out where they are None: schema 1 has no such field."""

@@ -26,7 +26,11 @@ from learning.evaluation.metrics import METRICS, EvalMetrics, client_spread
 
 def write_report(report: Report, folder: Path) -> Path:
     """Write the report on a whole run and return the path of the Markdown file."""
-    rest = [*history_tables.build_history(report, ""), *history_tables.build_versions(report)]
+    rest = [
+        *history_tables.build_history(report, ""),
+        *history_tables.build_times(report),
+        *history_tables.build_versions(report),
+    ]
     return _write(report, folder, "report", "", rest, build_fields(report, history=True))
 
 

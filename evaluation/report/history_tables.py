@@ -1,4 +1,4 @@
-"""Blocks of a report about the run's history: data, loss by version, versions, updates.
+"""Blocks of a report about the history of a run: data, losses, time of tasks, versions, updates.
 
 `evaluation/report/figure_tables.py` has the blocks about metrics; `common/document/blocks.py`
 renders both.
@@ -7,9 +7,11 @@ renders both.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
 from common.protocol.fields import RowKind
+from common.protocol.updates import TaskSeconds
 from common.protocol.versions import UpdateSummary, VersionSummary
 from evaluation.report.figure_tables import ABSENT
 from evaluation.report.report import PhaseHistory, Report, split_by_phase
@@ -59,6 +61,25 @@ def build_versions(report: Report) -> list[Block]:
         made = [update for version in history.versions for update in version.updates]
         blocks += [_phase(history), _updates(made)] if made else []
     return blocks
+
+
+def build_times(report: Report) -> list[Block]:
+    """Return where the time of tasks went, by phase; updates of earlier releases do not say it."""
+    names = ("training", *TaskSeconds.model_fields)
+    rows = []
+    for history in split_by_phase(report.phases, report.versions):
+        made = (update.stats.parts() for version in history.versions for update in version.updates)
+        if parts := [each for each in made if each]:
+            total = sum(sum(each.values()) for each in parts)
+            other = total - sum(each["training"] for each in parts)
+            medians = (f"{median(each[name] for each in parts):.1f}" for name in names)
+            share = f"{100 * other / total:.0f} %" if total else ABSENT
+            rows.append((f"{history.number}, {history.phase.objective}", *medians, share))
+    if not rows:
+        return []
+    text = "Median seconds of each part of a task, and the share of all that was not training."
+    table = Table(("phase", *names, "not training"), tuple(rows))
+    return [Heading("Time of a task"), Paragraph(text), table]
 
 
 def _phase(history: PhaseHistory) -> Paragraph:

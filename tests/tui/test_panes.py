@@ -22,6 +22,9 @@ from tui.widgets.loss_curves import LossCurves
 pytestmark = pytest.mark.servers
 
 
+SPENT = {"load": 0.5, "measure": 2.0}
+
+
 def run_of_two(store: Store, run: str) -> None:
     """Publish two clients, one of them busy, after three versions."""
     publish(store, run, version=3)
@@ -35,7 +38,7 @@ def run_of_two(store: Store, run: str) -> None:
         store,
         run,
         *(
-            version(n, update("client_0"), update("client_1"), holdout_before=3.0)
+            version(n, update("client_0"), update("client_1", seconds=SPENT), holdout_before=3.0)
             for n in (1, 2, 3)
         ),
     )
@@ -114,6 +117,7 @@ def test_clients_can_be_sorted_filtered_and_opened(redis_server: Server, run: st
         await pilot.press("enter", "enter")
         await wait_until(pilot, "its history", lambda: isinstance(app.screen, DetailScreen))
         await wait_until(pilot, "its updates", lambda: "3 updates applied" in screen_text(app))
+        assert "last update: training 1.0 s, load 0.5, measure 2.0" in screen_text(app)
         await pilot.press("escape", "escape")
         await wait_until(pilot, "all rows", lambda: table.row_count == 2)
         assert not app.query_one(ClientsPane).query_one(Input).display

@@ -44,19 +44,24 @@ def check_health(view: FederationView) -> HealthCheck:
 
 
 def check_learning(versions: Sequence[VersionSummary]) -> HealthCheck:
-    """Check whether the loss on the clients' holdouts falls.
+    """Check whether the loss on the clients' holdouts falls, or else their training loss.
 
-    Compares the two halves of the last versions of this phase. The loss is the one before each
-    client trained, which measures the shared model.
+    Compares the two halves of the last versions of this phase. The holdout loss is the one before
+    each client trained, which measures the shared model. A run that measures none is judged by the
+    training loss, which says less.
     """
-    phase = versions[-1].phase if versions else 0
-    all_losses = [v.holdout_before for v in versions if v.phase == phase]
-    losses = [loss for loss in all_losses if loss is not None][-2 * RECENT :]
+    made = [v for v in versions if v.phase == versions[-1].phase]
+    losses = [v.holdout_before for v in made if v.holdout_before is not None]
+    name = "holdout loss"
+    if not losses:
+        losses = [v.train_loss for v in made if v.train_loss is not None]
+        name = "no holdout measured; training loss"
+    losses = losses[-2 * RECENT :]
     if len(losses) < MIN_LOSSES:
         return HealthCheck(None, "too early to tell")
     half = len(losses) // 2
     before, after = median(losses[:half]), median(losses[half:])
-    text = f"holdout loss {before:.3f} → {after:.3f}, last {len(losses)} versions"
+    text = f"{name} {before:.3f} → {after:.3f}, last {len(losses)} versions"
     if after < before:
         return HealthCheck(True, text)
     return HealthCheck(False, f"{text}: not falling")

@@ -18,6 +18,7 @@ from common.store.view import FederationView
 from tui.data.figures import AppliedUpdate
 from tui.data.reader import Snapshot
 from tui.data.update_counts import UpdateCounts
+from tui.formatting import format_parts
 from tui.panes.inbox import describe_last_batch
 from tui.panes.table_pane import RowNoun
 from tui.widgets.cell import Cell, number, word
@@ -90,6 +91,8 @@ class DetailScreen(ModalScreen[None]):
             sent = format_bytes(sum(update.nbytes for _, update in applied))
             lines.append(f"{len(applied)} updates applied, total weight {total:.2f}, {sent} sent")
             lines.append(f"loss {losses[0]:.3f} {curve} {losses[-1]:.3f}")
+            if spent := format_parts(applied[-1][1].stats.parts()):
+                lines.append(f"last update: {spent}")
         else:
             lines.append("no update applied yet")
         if self.noun == "client":

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from common.protocol.tasks import LocalTraining
+from learning.objectives.kto import TokenisedRating
 from learning.training.batches import shuffled_indexes
 from learning.training.loop import total_steps
 from worker.data.shards import TokenisedShard
@@ -23,11 +24,9 @@ HOLDOUT_EXAMPLES = 48  # measured before and after a task at most; enough to com
 LEAST_EXAMPLES = 8
 """Fewest rows that are measured, unless the client has fewer: the mean of less is noise."""
 TRAINING_PASSES = 3
-"""Forward passes that a token costs in training: its own, and a backward pass of twice that.
+"""Forward passes that a token counts as in training: its own, and about two for the backward pass.
 
-Gradients of frozen weights are not computed, which saves up to a third of that; small batches,
-gradients and the optimizer cost more than that. Measured with SmolLM2 and LoRA on two cores, a
-token of a batch of 4 took 3 to 5 times as long as one of a measuring batch.
+This is a model of the cost, not a measurement.
 """
 
 
@@ -52,26 +51,26 @@ def select_rows(
     lengths = [example.length for example in shard.train]
     batches = shuffled_indexes(lengths, training.batch_size, seed)
     chosen = [i for batch in islice(batches, total_steps(training, len(lengths))) for i in batch]
-    holdout = [example.length for example in shard.holdout]
-    count = count_measured(holdout, sum(lengths[i] for i in chosen), budget)
+    holdout = [_measured_tokens(example) for example in shard.holdout]
+    count = count_measured(holdout, sum(_trained_tokens(shard.train[i]) for i in chosen), budget)
     return TaskRows(frozenset(chosen), shard.holdout[:count])
 
 
 def count_measured(holdout: Sequence[int], trained: int, budget: float | None) -> int:
     """Return how many of the first holdout rows a task measures.
 
-    With m tokens in these rows and n tokens that the task trains on, 2·m ≤ budget · 3 · n: both
+    With m tokens in these rows and forward passes over n tokens in training, 2·m ≤ budget · n: both
     measurements together take at most that share of the training time.
 
     Args:
         holdout: Tokens of each row.
-        trained: n, repetitions counted.
+        trained: n; a token counts once for each pass.
         budget: Share of the training time; None measures in any case.
     """
     rows = holdout[:HOLDOUT_EXAMPLES]
     if budget is None:
         return len(rows)
-    left = round(budget * TRAINING_PASSES * trained, 6)  # 0.15 · 3 · 400 is 180, not a little less
+    left = round(budget * trained, 6)  # 0.15 · 1200 is 180, not a little less
     count = 0
     for tokens in rows:
         left -= 2 * tokens
@@ -79,3 +78,18 @@ def count_measured(holdout: Sequence[int], trained: int, budget: float | None) -
             break
         count += 1
     return count if count >= min(LEAST_EXAMPLES, len(rows)) else 0
+
+
+def _measured_tokens(example: Any) -> int:
+    """Return the tokens that one measurement of an example reads."""
+    mismatched = example.mismatched.length if isinstance(example, TokenisedRating) else 0
+    return int(example.length) + mismatched
+
+
+def _trained_tokens(example: Any) -> int:
+    """Return the tokens of all passes of one training step over an example.
+
+    For kto, one forward pass over the mismatched answer estimates z₀.
+    """
+    matched = isinstance(example, TokenisedRating) and example.is_matched
+    return TRAINING_PASSES * int(example.length) + (example.mismatched.length if matched else 0)

@@ -76,6 +76,19 @@ def test_a_run_learns_when_the_holdout_loss_falls(losses: list[float], good: boo
     assert health.check_learning(versions).good is good
 
 
+@pytest.mark.parametrize(
+    ("losses", "good"),
+    [([4.0, 4.0, 3.0, 3.0], True), ([3.0, 3.0, 4.0, 4.0], False), ([4.0, 3.0], None)],
+)
+def test_a_run_that_measures_no_holdout_is_judged_by_its_training_loss(
+    losses: list[float], good: bool | None
+) -> None:
+    versions = [version(n, train_loss=loss) for n, loss in enumerate(losses, 1)]
+    check = health.check_learning(versions)
+    assert check.good is good
+    assert good is None or check.text.startswith("no holdout measured; training loss ")
+
+
 def test_losses_of_an_earlier_phase_do_not_count_as_learning() -> None:
     first = [version(n, phase=0, holdout_before=4.0) for n in (1, 2, 3)]
     versions = [*first, *(version(n, phase=1, holdout_before=0.7) for n in (4, 5))]

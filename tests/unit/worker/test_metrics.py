@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from common.operations.health import Health
 from common.protocol.heartbeat import Heartbeat, InboxFigures
+from common.protocol.updates import TaskSeconds
 from tests.support.paths import DOCS
 from tests.support.polled_federation import PolledFederation
 from tests.support.virtual_federation import make_stats
@@ -32,8 +33,13 @@ def health() -> Health:
 def test_what_a_worker_did_is_counted(registry: CollectorRegistry, health: Health) -> None:
     metrics, figure = Metrics(registry, health), registry.get_sample_value
     assert figure("fccl_worker_tasks_total", {"outcome": "refused"}) == 0
-    metrics.on_task_end("trained", make_stats())
+    assert figure("fccl_worker_task_seconds_total", {"part": "measure"}) == 0
+    spent = TaskSeconds(load=0.5, measure=2.0)
+    metrics.on_task_end("trained", make_stats().model_copy(update={"seconds": spent}))
     metrics.on_task_end("abandoned")
+    seconds = {"training": make_stats().train_seconds, "load": 0.5, "measure": 2.0, "encode": 0.0}
+    for part, value in seconds.items():
+        assert figure("fccl_worker_task_seconds_total", {"part": part}) == value
     metrics.on_publish(100)
     metrics.on_publish(100)
     metrics.on_receipt("accepted")

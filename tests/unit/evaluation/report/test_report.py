@@ -18,7 +18,7 @@ from common.document.blocks import Block, BulletList, Heading, Paragraph, Pictur
 from common.document.html_page import to_html
 from common.document.markdown import to_markdown
 from common.errors import RunError
-from common.protocol.updates import ContributionStats
+from common.protocol.updates import ContributionStats, TaskSeconds
 from common.protocol.versions import UpdateSummary, VersionSummary
 from evaluation.assessment import AnsweredRow, Assessment, EvaluatedVersion, KindAssessment
 from evaluation.comparison import ComparedVersion, Comparison, KindComparison
@@ -271,6 +271,21 @@ def test_versions_and_updates_have_accuracies_where_their_phase_has_them() -> No
     assert judged == [False, True, False, True]
     units = words(history_tables.build_versions(BOTH))
     assert "nats per response token" in units and "nats per preference pair" in units
+
+
+def test_the_time_of_tasks_has_medians_by_phase_and_the_share_that_was_not_training() -> None:
+    def timed(phase: int, number: int, training: float, **seconds: float) -> VersionSummary:
+        made = update(number - 1)
+        spent = {"train_seconds": training, "seconds": TaskSeconds(**seconds)}
+        stats = made.stats.model_copy(update=spent)
+        return version(number, phase, made.model_copy(update={"stats": stats}))
+
+    versions = (timed(0, 1, 4.0, load=3.0), timed(0, 2, 8.0, measure=1.0), HISTORY[3])
+    blocks = history_tables.build_times(replace(BOTH, versions=versions))
+    # Of 7 + 9 seconds 4 were not training; the second phase has updates of an earlier release.
+    row = ("1, sft", "6.0", "0.0", "1.5", "0.0", "0.5", "0.0", "25 %")
+    assert cells(blocks, "phase") == [row]
+    assert history_tables.build_times(BOTH) == []
 
 
 def test_a_comparison_has_differences_and_says_when_only_bytes_can_be_compared() -> None:
