@@ -110,7 +110,8 @@ over_norm = "clip"               # above the limit: "clip" or "reject" the updat
 
 [evaluation]
 budget = 0.15            # limit of the time for measuring a client's holdout, as a share of the
-                         # training time; contribution_source = "holdout" always measures
+                         # training time; a task that can afford fewer than 8 rows measures none;
+                         # contribution_source = "holdout" always measures
 
 [codec]
 update = "int8"          # client to coordinator: fp32, bf16, int8, int4, topk

@@ -52,10 +52,10 @@ def check_learning(versions: Sequence[VersionSummary]) -> HealthCheck:
     """
     made = [v for v in versions if v.phase == versions[-1].phase]
     losses = [v.holdout_before for v in made if v.holdout_before is not None]
-    name = "holdout loss"
+    name, note = "holdout loss", ""
     if not losses:
         losses = [v.train_loss for v in made if v.train_loss is not None]
-        name = "no holdout measured; training loss"
+        name, note = "training loss", " (no holdout)"
     losses = losses[-2 * RECENT :]
     if len(losses) < MIN_LOSSES:
         return HealthCheck(None, "too early to tell")
@@ -63,8 +63,8 @@ def check_learning(versions: Sequence[VersionSummary]) -> HealthCheck:
     before, after = median(losses[:half]), median(losses[half:])
     text = f"{name} {before:.3f} → {after:.3f}, last {len(losses)} versions"
     if after < before:
-        return HealthCheck(True, text)
-    return HealthCheck(False, f"{text}: not falling")
+        return HealthCheck(True, text + note)
+    return HealthCheck(False, f"{text}: not falling{note}")
 
 
 def check_balance(
