@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from common.config.config import PhaseConfig
-from common.free_memory import release_free_memory
+from common.memory import release_free_memory
 from common.protocol.fields import RowKind
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationRows, Evaluator

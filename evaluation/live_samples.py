@@ -17,7 +17,7 @@ from threading import Event as Flag
 from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import FcclError
-from common.free_memory import release_free_memory
+from common.memory import release_free_memory
 from common.protocol.kinds import EventKind
 from common.protocol.versions import SampleAnswer
 from common.run_directory.recorded_run import RecordedRun

@@ -24,7 +24,7 @@ from common.errors import (
     StoreError,
     WireError,
 )
-from common.free_memory import release_free_memory
+from common.memory import release_free_memory
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import TaskRefusal, TrainTask
 from common.store.store import Store

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
-from common.free_memory import release_free_memory
+from common.memory import release_free_memory
 
 _MESSAGES = (
     "not enough memory",  # DefaultCPUAllocator

@@ -1,10 +1,12 @@
-"""Tests of the memory that is available to this process."""
+"""Tests of the memory that this process may take and gives back."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from common.memory import available_memory
+from common.memory import available_memory, release_free_memory
+
+BLOCKS, SIZE = 2000, 50_000  # of 100 MB in all, each below the size that is mapped on its own
 
 
 def test_the_smaller_of_machine_and_container_counts(tmp_path: Path) -> None:
@@ -30,3 +32,17 @@ def test_control_groups_of_version_1(tmp_path: Path) -> None:
     }.items():
         (group / name).write_text(text)
     assert available_memory(tmp_path, tmp_path / "none") == 4096 - 1024 + 24
+
+
+def test_freed_memory_is_given_back() -> None:
+    blocks = [bytes(SIZE) for _ in range(BLOCKS)]
+    last = bytes(SIZE)  # above the others, so that the heap cannot shrink by itself
+    before = _resident()
+    del blocks
+    release_free_memory()
+    assert _resident() < before - BLOCKS * SIZE // 2
+    del last
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
