@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from common.protocol.updates import TaskSeconds
+from common.protocol.updates import ContributionStats, TaskSeconds
 
 Part = Literal["fetch", "load", "reference", "measure", "encode"]
 
@@ -35,3 +35,14 @@ class TaskClock:
     def seconds(self) -> TaskSeconds:
         """Return the parts so far, rounded to milliseconds."""
         return TaskSeconds(**{name: round(spent, 3) for name, spent in self._spent.items()})
+
+
+def describe_seconds(stats: ContributionStats) -> str:
+    """Return the time of a task as text, without parts that took less than 0.05 s."""
+    training = f"{stats.train_seconds:.1f} s"
+    if stats.seconds is None:
+        return training
+    others = dict(stats.seconds)
+    named = ", ".join(f"{name} {spent:.1f}" for name, spent in others.items() if spent >= 0.05)
+    text = f"{training} of training and {sum(others.values()):.1f} s more"
+    return f"{text} ({named})" if named else text

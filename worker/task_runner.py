@@ -24,7 +24,6 @@ from common.protocol.tensor_table import make_table
 from common.protocol.tensors import Tensors
 from common.protocol.updates import ContributionStats, Update
 from common.store.store import Store
-from common.task_seconds import describe_seconds
 from learning.training.loop import StepReport
 from learning.training.out_of_memory import REMEDY
 from worker import error_feedback
@@ -38,7 +37,7 @@ from worker.settings.bandwidth import TransferStopped
 from worker.settings.settings import SiteSettings
 from worker.settings.suitability import check_task
 from worker.spool import Slot, client_lock
-from worker.task_clock import TaskClock
+from worker.task_clock import TaskClock, describe_seconds
 from worker.task_failures import TaskFailures
 from worker.trainer import MIN_LOSS, NO_START, TrainedTask, Trainer
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from common.protocol.updates import TaskSeconds
-from worker.task_clock import TaskClock
+from tests.support.tui.builders import update
+from worker.task_clock import TaskClock, describe_seconds
 
 
 @pytest.fixture
@@ -39,3 +40,11 @@ def test_a_part_that_fails_counts(clock: TaskClock) -> None:
     with pytest.raises(ValueError, match="broken"), clock.part("fetch"):
         raise ValueError("broken")
     assert clock.seconds() == TaskSeconds(fetch=1.0)
+
+
+def test_the_time_of_a_task_as_text_leaves_out_short_parts() -> None:
+    stats = update().stats.model_copy(update={"train_seconds": 4.25})
+    assert describe_seconds(stats) == "4.2 s"  # of an earlier release
+    seconds = TaskSeconds(load=0.3, measure=0.8, encode=0.04)
+    text = describe_seconds(stats.model_copy(update={"seconds": seconds}))
+    assert text == "4.2 s of training and 1.1 s more (load 0.3, measure 0.8)"
