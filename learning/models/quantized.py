@@ -37,7 +37,7 @@ def check_quantizable(path: Path, weights: WeightFormat) -> None:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
             f"{key} needs bitsandbytes, which is not installed here",
-            "pip install fccl[quantized]",
+            "pip install 'fccl[quantized]'",
         )
     if "quantization_config" in (read_json(path / "config.json") or {}):
         raise ModelError(

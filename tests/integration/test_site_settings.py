@@ -133,7 +133,7 @@ def test_a_task_of_the_hub_cannot_name_a_path(served: ServedHarness) -> None:
     base = {"name": str(served.model.path), "kind": "hub", "digest": "0" * 64}
     served.issue("t1", base=base)
     with served.serving(served.start()):
-        assert "is no name on the hub" in next_refusal(served)
+        assert "is not the name of a model on the hub" in next_refusal(served)
 
 
 def test_settings_that_do_not_fit_a_task_are_the_reason_of_its_refusal(

@@ -180,7 +180,7 @@ def _check_name(ref: BaseRef) -> None:
     valid = hub.is_hub_id(ref.name) and _REVISION.fullmatch(revision) and ".." not in revision
     if ref.kind == "hub" and not valid:
         raise ModelError(
-            f"{ref.name!r:.80} at {revision!r:.80} is no name on the hub",
+            f"{ref.name!r:.80} at {revision!r:.80} is not the name of a model on the hub",
             "ask the coordinator's operator to check model.name and model.revision",
         )
 

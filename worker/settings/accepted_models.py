@@ -24,10 +24,13 @@ def check_pattern(text: str) -> str:
         ValueError: It is not.
     """
     if text.startswith("sha256:") and _DIGEST.fullmatch(text) is None:
-        raise ValueError(f"{text!r:.90} is no digest: write sha256: and 8 to 64 digits of 0-9, a-f")
+        raise ValueError(
+            f"{text!r:.90} is not a digest: write sha256: and 8 to 64 digits (0-9, a-f)"
+        )
     if _PATTERN.fullmatch(text) is None:
         raise ValueError(
-            f'{text!r:.90} is no base model: write e.g. "Qwen/*", "offline:*" or "sha256:1a2b3c4d"'
+            f"{text!r:.90} does not name a base model:"
+            ' write e.g. "Qwen/*", "offline:*" or "sha256:1a2b3c4d"'
         )
     return text
 

@@ -22,7 +22,7 @@ _UNITS = {
 """Bytes per second of each unit."""
 MIN_RATE = 1000.0
 BURST_S = 1.0  # of unused bandwidth that is kept
-_TURN_S = 1.0  # longest pause without looking around
+_TURN_S = 1.0  # longest pause between two calls of `on_wait`
 _LEAST_S = 0.001  # shortest pause; less may be lost in the rounding of the clock
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+/s)")
 
@@ -31,12 +31,12 @@ def parse_rate(text: str) -> float:
     """Return the bytes per second of a text such as `10 Mbit/s` or `500 kB/s`.
 
     Raises:
-        ValueError: The text is no rate, or less than 1 kB/s.
+        ValueError: The text is not a rate, or less than 1 kB/s.
     """
     match = _RATE.fullmatch(text.strip())
     if match is None or match[2] not in _UNITS:
         units = ", ".join(_UNITS)
-        raise ValueError(f"{text!r:.80} is no bandwidth: write a number and one of {units}")
+        raise ValueError(f"{text!r:.80} is not a bandwidth: write a number and one of {units}")
     rate = float(match[1]) * _UNITS[match[2]]
     if rate < MIN_RATE:
         raise ValueError(f"{text} is less than 1 kB/s, at which no update arrives in time")

@@ -52,13 +52,13 @@ def parse_window(text: str) -> Window:
     """
     words = text.lower().split()
     if not 0 < len(words) <= 2:
-        raise ValueError(f"{text!r:.80} is no window of time: {_EXAMPLE}")
+        raise ValueError(f"{text!r:.80} is not a window of time: {_EXAMPLE}")
     span = _SPAN.fullmatch(words[-1])
     days = frozenset(range(7))
     if span is None or len(words) == 2:
         days = frozenset(_parse_days(words[0]))
     if span is None and len(words) == 2:
-        raise ValueError(f"{words[1]!r:.80} is no span of time: {_EXAMPLE}")
+        raise ValueError(f"{words[1]!r:.80} is not a span of time: {_EXAMPLE}")
     start, end = (0, _DAY_MINUTES) if span is None else _parse_span(span)
     return Window(days, start, end)
 
@@ -88,7 +88,7 @@ def _parse_days(text: str) -> Iterator[int]:
     for part in text.split(","):
         first, dash, last = part.partition("-")
         if first not in DAYS or (dash and last not in DAYS):
-            raise ValueError(f"{part!r:.80} is no day of the week: {_EXAMPLE}")
+            raise ValueError(f"{part!r:.80} is not a day of the week: {_EXAMPLE}")
         day, end = DAYS.index(first), DAYS.index(last or first)
         yield day
         while day != end:
@@ -100,7 +100,7 @@ def _parse_span(span: re.Match[str]) -> tuple[int, int]:
     hour, minute, end_hour, end_minute = map(int, span.groups())
     start, end = 60 * hour + minute, 60 * end_hour + end_minute
     if minute > 59 or end_minute > 59 or start >= _DAY_MINUTES or end > _DAY_MINUTES:
-        raise ValueError(f"{span[0]} is no span of time: hours go from 00:00 to 24:00")
+        raise ValueError(f"{span[0]} is not a span of time: hours go from 00:00 to 24:00")
     if start == end:
         raise ValueError(f"{span[0]} begins and ends at the same time: name days for whole days")
     return start, end

@@ -187,7 +187,7 @@ def test_quantization_without_bitsandbytes_is_refused_with_the_remedy(
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ModelError) as refusal:
         adapted(llama, NF4)
-    assert refusal.value.remedy == "pip install fccl[quantized]"
+    assert refusal.value.remedy == "pip install 'fccl[quantized]'"
 
 
 def test_quantization_of_a_quantized_model_is_refused(tmp_path: Path) -> None:
