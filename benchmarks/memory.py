@@ -235,7 +235,7 @@ def make_examples(arguments: argparse.Namespace) -> list[Any]:
     for _ in range(count):
         prompt = ids()
         pairs.append(TokenisedPair(*(make_example(prompt, ids(), half) for _ in range(2))))
-    return list(with_reference(pairs, [BETA_REFERENCE] * count))
+    return [with_reference(pair, BETA_REFERENCE) for pair in pairs]
 
 
 def peak_mib() -> float:

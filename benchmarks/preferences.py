@@ -295,7 +295,7 @@ class Comparison:
     def _with_reference(self, model: Any, examples: Sequence[Any], autocast: bool) -> Sequence[Any]:
         module = kto if self._arguments.objective == "kto" else dpo
         reference = module.log_probabilities(model, examples, autocast=autocast)
-        return module.with_reference(examples, reference)
+        return [*map(module.with_reference, examples, reference)]
 
 
 def prepare_only(config: FederationConfig) -> tuple[RecordedRun, Path]:

@@ -321,7 +321,7 @@ def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps
         start = now()
         module = dpo if name == "dpo" else kto
         reference = module.log_probabilities(model, examples, autocast=compute.autocast)
-        examples = module.with_reference(examples, reference)
+        examples = [*map(module.with_reference, examples, reference)]
         steps.reference = since(start)
 
     def on_step(report: loop.StepReport) -> bool:

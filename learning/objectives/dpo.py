@@ -156,18 +156,10 @@ def answers(pair: TokenisedPair) -> tuple[TokenisedExample, TokenisedExample]:
     return pair.chosen, pair.rejected
 
 
-def pair_with_reference(pair: TokenisedPair, nats: Sequence[float]) -> TokenisedPair:
+def with_reference(pair: TokenisedPair, nats: Sequence[float]) -> TokenisedPair:
     """Return a pair with log π_ref of its answers, in the order of `answers`."""
     chosen, rejected = nats
     return replace(pair, reference=(chosen, rejected))
-
-
-def with_reference(
-    pairs: Sequence[TokenisedPair], reference: Sequence[tuple[float, float]]
-) -> tuple[TokenisedPair, ...]:
-    return tuple(
-        replace(pair, reference=known) for pair, known in zip(pairs, reference, strict=True)
-    )
 
 
 def preference_loss(

@@ -198,18 +198,10 @@ def answers(rating: TokenisedRating) -> tuple[TokenisedExample, TokenisedExample
     return rating.answer, rating.mismatched
 
 
-def rating_with_reference(rating: TokenisedRating, nats: Sequence[float]) -> TokenisedRating:
+def with_reference(rating: TokenisedRating, nats: Sequence[float]) -> TokenisedRating:
     """Return a rating with log π_ref of its answers, in the order of `answers`."""
     own, other = nats
     return replace(rating, reference=(own, other))
-
-
-def with_reference(
-    ratings: Sequence[TokenisedRating], reference: Sequence[tuple[float, float]]
-) -> tuple[TokenisedRating, ...]:
-    return tuple(
-        replace(rating, reference=known) for rating, known in zip(ratings, reference, strict=True)
-    )
 
 
 def rating_loss(

@@ -94,7 +94,7 @@ def make_objective(
                 preference.loss,
                 preference.measure,
                 answers=dpo.answers,
-                with_reference=dpo.pair_with_reference,
+                with_reference=dpo.with_reference,
                 dropout=False,
             )
         case "kto":
@@ -107,7 +107,7 @@ def make_objective(
                 rating.loss,
                 rating.measure,
                 answers=kto.answers,
-                with_reference=kto.rating_with_reference,
+                with_reference=kto.with_reference,
                 prepare_batch=rating.prepare_batch,
                 dropout=False,
                 least_examples=kto.LEAST_BATCH,

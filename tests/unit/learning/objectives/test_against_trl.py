@@ -168,7 +168,7 @@ def test_the_dpo_loss_and_gradients_equal_those_of_trl(
     ]
     reference = log_probabilities(adapted(1), pairs)
     assert np.abs(np.subtract(reference, log_probabilities(adapted(2), pairs))).max() > 1
-    pairs = list(with_reference(pairs, reference))
+    pairs = list(map(with_reference, pairs, reference))
     model = adapted(2)
     loss, _ = make_objective("dpo", settings).loss(model, collate_pairs(pairs))
     assert_equal((model, loss), (policy, expected))
@@ -205,7 +205,9 @@ def test_the_kto_loss_and_gradients_equal_those_of_trl(
     ratings: Sequence[kto.TokenisedRating] = [
         kto.TokenisedRating(*each) for each in zip(texts(""), texts("KL_"), labels, strict=True)
     ]
-    ratings = kto.with_reference(ratings, kto.log_probabilities(adapted(before), ratings))
+    ratings = tuple(
+        map(kto.with_reference, ratings, kto.log_probabilities(adapted(before), ratings))
+    )
     objective = make_objective("kto", KtoSettings(beta=0.3, good_weight=1.5, bad_weight=0.7))
     model = adapted(after)
     prepared = objective.prepare_batch(model, ratings, 3)

@@ -92,7 +92,7 @@ def test_losses_match_the_formulas(settings: DpoSettings, expected: list[float])
 
 
 def test_chosen_answers_come_first_in_a_batch() -> None:
-    pairs = with_reference(PAIRS[:2], [(-1.0, -2.0), (-3.0, -4.0)])
+    pairs = tuple(map(with_reference, PAIRS[:2], [(-1.0, -2.0), (-3.0, -4.0)]))
     batch = collate(pairs)
     first = batch.rows.input_ids[:, :3].tolist()
     assert first == [[5, 6, 7], [11, 12, 13], [5, 6, 10], [11, 14, 15]]
@@ -114,7 +114,7 @@ def test_log_probabilities_of_a_batch_equal_those_of_single_pairs() -> None:
 
 def test_a_model_that_is_its_own_reference_is_undecided() -> None:
     model = tiny_model()
-    pairs = with_reference(PAIRS, dpo.log_probabilities(model, PAIRS))
+    pairs = tuple(map(with_reference, PAIRS, dpo.log_probabilities(model, PAIRS)))
     found = make_objective("dpo").measure(model, pairs)
     assert found.loss == pytest.approx(math.log(2), abs=1e-4)
     loss, figures = make_objective("dpo").loss(model, collate(pairs))
@@ -125,7 +125,7 @@ def test_a_model_that_is_its_own_reference_is_undecided() -> None:
 def test_training_learns_the_preference_and_uses_no_dropout() -> None:
     objective = make_objective("dpo", DpoSettings(beta=0.5))
     known = dpo.log_probabilities(tiny_model(), PAIRS)  # a fresh adapter changes nothing
-    pairs = with_reference(PAIRS, known)
+    pairs = tuple(map(with_reference, PAIRS, known))
 
     def trained(dropout: float) -> AdaptedModel:
         model = attach(tiny_model(), LoraSpec(r=4, alpha=8, dropout=dropout), 0)
@@ -147,7 +147,7 @@ def test_training_learns_the_preference_and_uses_no_dropout() -> None:
 
 def test_the_added_sft_loss_is_per_token_of_the_chosen_answers() -> None:
     model = tiny_model()
-    pairs = with_reference(PAIRS, dpo.log_probabilities(model, PAIRS))
+    pairs = tuple(map(with_reference, PAIRS, dpo.log_probabilities(model, PAIRS)))
     plain, _ = make_objective("dpo", DpoSettings()).loss(model, collate(pairs))
     mixed, _ = make_objective("dpo", DpoSettings(sft_weight=0.5)).loss(model, collate(pairs))
     chosen = sum(known[0] for known in dpo.log_probabilities(model, PAIRS))

@@ -52,7 +52,7 @@ def test_the_first_batch_of_dpo_has_a_loss_of_ln_2(name: str) -> None:
     examples = objective.encode(tokenizer, PAIRS, 256).examples
     assert len(examples) == len(PAIRS)
     model = adapted(name, tokenizer)
-    pairs = dpo.with_reference(examples, dpo.log_probabilities(model, examples))
+    pairs = tuple(map(dpo.with_reference, examples, dpo.log_probabilities(model, examples)))
     losses = first_losses(model, objective, pairs, 2)
     assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
     assert losses[1] < losses[0]

@@ -105,7 +105,7 @@ def test_the_divergence_is_the_mean_of_mismatched_answers_and_never_negative() -
 def test_a_model_that_is_its_own_reference_is_undecided() -> None:
     model = tiny_model()
     objective = make_objective("kto", KtoSettings(good_weight=3.0))
-    ratings = kto.with_reference(RATINGS, kto.log_probabilities(model, RATINGS))
+    ratings = tuple(map(kto.with_reference, RATINGS, kto.log_probabilities(model, RATINGS)))
     found = objective.measure(model, ratings)
     assert (found.loss, found.accuracy) == (pytest.approx(1.0, abs=1e-4), 0.5)
     prepared = objective.prepare_batch(model, ratings, 2)
@@ -126,7 +126,7 @@ def test_log_probabilities_of_a_batch_equal_those_of_single_answers() -> None:
 
 def test_training_learns_the_ratings_and_uses_no_dropout_nor_depends_on_micro_batches() -> None:
     objective = make_objective("kto", KtoSettings(beta=0.5))
-    ratings = kto.with_reference(RATINGS, kto.log_probabilities(tiny_model(), RATINGS))
+    ratings = tuple(map(kto.with_reference, RATINGS, kto.log_probabilities(tiny_model(), RATINGS)))
 
     def trained(dropout: float, micro_batch: int | None = None) -> AdaptedModel:
         model = attach(tiny_model(), LoraSpec(r=4, alpha=8, dropout=dropout), 0)

@@ -46,7 +46,7 @@ def instructions() -> Sequence[Any]:
 def pairs() -> Sequence[Any]:
     rows = [PreferencePair(f"Say {i}.", "yes " * (3 * i + 1), "no " * 4) for i in range(7)]
     encoded = make_objective("dpo").encode(tiny_tokenizer(), rows, 256).examples
-    return dpo.with_reference(encoded, [(-20.0 - i, -15.0) for i in range(7)])
+    return tuple(map(dpo.with_reference, encoded, [(-20.0 - i, -15.0) for i in range(7)]))
 
 
 def case(name: str) -> tuple[Objective, Sequence[Any]]:

@@ -167,7 +167,7 @@ def test_a_task_is_measured_against_its_reference_and_not_against_its_own_base_v
     measured = split_rows(read("va", task_files.root / "rows" / "client_0_va.jsonl").rows).holdout
     own = dpo.encode(tiny_tokenizer(), measured, 256).examples
     lora.write_adapter(task_files.adapted, task_files.begun)
-    own = dpo.with_reference(own, dpo.log_probabilities(task_files.adapted, own))
+    own = tuple(map(dpo.with_reference, own, dpo.log_probabilities(task_files.adapted, own)))
     lora.write_adapter(task_files.adapted, moved)
     expected = dpo.DpoObjective(DpoSettings()).measure(task_files.adapted, own)
     assert abs(expected.loss - math.log(2)) > 1e-3
