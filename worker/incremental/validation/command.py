@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from threading import Event
+from typing import IO
 
 from worker.incremental.validation.errors import (
     MAX_ANSWER,
@@ -63,14 +65,15 @@ def _communicate(
     process: subprocess.Popen[bytes], request: bytes, timeout_s: float, stop: Event
 ) -> bytes:
     """Write the input while reading the output, up to the end of the command."""
+    # In a thread: `communicate` does not go on with its input after a time-out (Python 3.11).
+    stdin, process.stdin = process.stdin, None
+    threading.Thread(target=_write, args=(stdin, request), name="request", daemon=True).start()
     deadline = time.monotonic() + timeout_s
-    data: bytes | None = request
     while True:
         remaining = deadline - time.monotonic()
         try:
-            answer, _ = process.communicate(data, max(0.0, min(remaining, _POLL_S)))
+            answer, _ = process.communicate(timeout=max(0.0, min(remaining, _POLL_S)))
         except subprocess.TimeoutExpired as unfinished:
-            data = None  # `communicate` continues with the first call's input
             if len(unfinished.output or b"") > MAX_ANSWER:
                 raise answer_too_long() from None
             if stop.is_set():
@@ -83,6 +86,12 @@ def _communicate(
         if len(answer) > MAX_ANSWER:
             raise answer_too_long()
         return answer
+
+
+def _write(stdin: IO[bytes] | None, request: bytes) -> None:
+    assert stdin is not None
+    with suppress(OSError), stdin:  # the command need not read it
+        stdin.write(request)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -130,6 +130,12 @@ def test_a_command_need_not_read_a_large_request() -> None:
     assert ask_validator(sh(f"cat >/dev/null; echo '{YES}'"), large, LONG_S).accepted
 
 
+def test_a_command_may_read_a_large_request_late() -> None:
+    large = replace(REQUEST, samples=(ValidationSample("x" * 2_000_000, "", "", ""),))
+    script = f"sleep 0.5; cat >/dev/null; echo '{YES}'"
+    assert ask_validator(sh(script), large, LONG_S).accepted
+
+
 def test_a_command_that_hangs_is_killed_with_its_process_group(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
