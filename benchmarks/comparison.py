@@ -35,6 +35,7 @@ from cli.run import session
 from cli.run.local_tasks import LocalTasks
 from common.config import loader
 from common.config.config import FederationConfig, IncrementalConfig, PhaseConfig
+from common.evaluation.metric_info import MAIN_METRIC, METRICS
 from common.protocol.fields import RowKind
 from common.protocol.tasks import LocalTraining
 from common.protocol.tensors import Tensors
@@ -44,7 +45,6 @@ from evaluation.evaluator import HELDOUT, EvaluationRows, Evaluator
 from evaluation.prompts import expected_answer, format_question
 from learning.data import rows, splits
 from learning.data.row_types import Row
-from learning.evaluation.metrics import MAIN_METRIC, METRICS
 from learning.models import lora
 from learning.objectives import classification, registry
 from learning.training import loop

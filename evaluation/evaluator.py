@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from common.config.config import PhaseConfig
+from common.evaluation.metric_info import REWARD_KINDS
 from common.protocol.fields import RowKind
 from common.protocol.tasks import ModelPrecision
 from common.protocol.tensors import Tensors
@@ -25,7 +26,7 @@ from learning.data.row_types import LabelledText, Row
 from learning.evaluation import row_scores
 from learning.evaluation.generation import generate
 from learning.evaluation.inference import class_answers
-from learning.evaluation.metrics import REWARD_KINDS, EvalMetrics
+from learning.evaluation.metrics import EvalMetrics
 from learning.evaluation.row_scores import RowScorer, Scores
 from learning.models import lora
 from learning.models.adapted import AdapterModel, load_adapted

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from common.evaluation.metric_info import METRICS, MetricInfo
 from common.protocol.fields import QuantizationName
 from evaluation.assessment import Assessment
 from evaluation.evaluator import HELDOUT, EvaluationLimits, Evaluator
-from learning.evaluation.metrics import METRICS, MetricInfo
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from cli.run import session
 from cli.run.local_tasks import LocalTasks
 from cli.signals import handle_signals
 from common.config.config import FederationConfig
+from common.evaluation.metric_info import MAIN_METRIC, METRICS
 from common.protocol.fields import RowKind
 from coordinator.service import RunOutcome
-from learning.evaluation.metrics import MAIN_METRIC, METRICS
 from learning.training.device import detect
 
 SUMMARY_METRICS = {**MAIN_METRIC, "sft": METRICS["sft"][1]}  # perplexity is better known

@@ -30,9 +30,16 @@ from common.protocol.fields import (
 )
 from common.protocol.tasks import DpoSettings, KtoSettings, LearnedTurns, LoraSpec, ModelPrecision
 
+ContributionSource = Literal["train", "holdout", "server", "federated", "cosine"]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _auto_or_bool(value: Any) -> Any:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError('must be "auto", true or false')
 
 
 class Section(BaseModel):
@@ -120,7 +127,7 @@ class DataConfig(Section):
     labels: Annotated[tuple[ClassName, ...], BeforeValidator(list_to_tuple)] = ()
     columns: dict[str, str] = Field(default_factory=dict)
     dir: str | None = None
-    clients: PositiveInt = 4
+    clients: Annotated[int, Field(ge=0)] = 4  # 0: all rows stay at the sites
     alpha: PositiveFloat = 0.5
     partition: Literal["topic", "length", "label"] = "topic"
     heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
@@ -184,6 +191,7 @@ class ScheduleConfig(Section):
     """[schedule]: one loop, two knobs (buffer_size, reissue), and the time limits."""
 
     concurrency: PositiveInt = 4
+    min_clients: PositiveInt | None = None
     buffer_size: PositiveInt | None = None
     reissue: Literal["immediate", "commit"] = "immediate"
     quorum: PositiveInt | None = None
@@ -213,7 +221,8 @@ class AggregationConfig(Section):
     """[aggregation]: FCCL weights, staleness and clipping."""
 
     contribution_mode: Literal["loss", "size", "combined"] = "combined"
-    contribution_source: Literal["train", "holdout"] = "train"
+    contribution_source: ContributionSource = "train"
+    score_deadline_s: PositiveFloat = 60.0
     score_scale: Literal["raw", "log"] = "log"
     # Smaller values overflow the exponent of `raw`; they amount to winner-takes-all anyway.
     temperature: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)] = 1.0
@@ -226,9 +235,14 @@ class AggregationConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """[evaluation]: what measuring costs while a run trains."""
+    """[evaluation]: how good versions are, on the sites' rows and on the coordinator's."""
 
     budget: Fraction = 0.15
+    federated: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
+    every: PositiveInt | None = None
+    max_rows: Annotated[int, Field(ge=1, le=100_000)] = 200  # of each client, per evaluation
+    deadline_s: PositiveFloat = 600.0
+    rows: Annotated[str, Field(min_length=1)] | None = None  # held-out rows of the coordinator
 
 
 class CodecConfig(Section):
@@ -262,6 +276,7 @@ class SamplesConfig(Section):
     """[samples]: held-out prompts that the base model and some versions answer during a run."""
 
     prompts: Annotated[int, Field(ge=0, le=20)] = 3
+    prompts_file: Annotated[str, Field(min_length=1)] | None = None
     new_tokens: Annotated[int, Field(ge=1, le=1000)] = 40
     every: PositiveInt | None = None
     model_mb: PositiveInt = 2000
@@ -313,6 +328,24 @@ class FederationConfig(Section):
     def classifies(self) -> bool:
         """Whether the run trains a classifier (an encoder with a head), not a causal model."""
         return self.phase[0].objective == "classification"
+
+    @property
+    def sites_only(self) -> bool:
+        """Whether the coordinator deals no rows, so that all clients are those of sites."""
+        return self.data.clients == 0
+
+    @property
+    def min_clients(self) -> int:
+        """The number of live clients below which nothing is issued or committed."""
+        if self.schedule.min_clients is not None:
+            return self.schedule.min_clients
+        return 2 if self.sites_only else 1
+
+    @property
+    def evaluates_at_sites(self) -> bool:
+        """Whether clients evaluate versions on their own validation rows."""
+        federated = self.evaluation.federated
+        return self.sites_only if federated == "auto" else federated
 
     @model_validator(mode="after")
     def _one_family(self) -> FederationConfig:

@@ -59,7 +59,7 @@ rows = 1500              # number of synthetic rows
 labels = []              # class names; empty: those in the data
 columns = {}             # other column names: { text = "review_body", label = "stars" }
 # dir = "data"           # folder of prepared data (`fccl prepare`) instead of the run directory
-clients = 4
+clients = 4              # clients that get rows here; 0: all rows stay at the invited sites
 alpha = 0.5              # Dirichlet concentration: a smaller value skews more
 partition = "topic"      # skewed by "topic" (classification: the class), "length" or "label"
 heldout = 0.1            # share of rows kept out of the partition, to evaluate the result
@@ -86,6 +86,8 @@ turns = "all"            # sft: learn every answer of a conversation, or only th
 
 [schedule]
 concurrency = 4          # limit of tasks in flight; async: no more than live workers
+# min_clients = 2        # fewer clients with live workers: nothing is issued or committed;
+                         # default: 2 if data.clients = 0, else 1
 # buffer_size = 2        # K, updates per version; default: concurrency // 2, or a sync round
 reissue = "immediate"    # asynchronous; or "commit": a round after each commit (FedAvg)
 # quorum = 3             # sync: commit with this many updates after the round deadline;
@@ -98,7 +100,11 @@ max_staleness = 20       # older updates are rejected
 
 [aggregation]
 contribution_mode = "combined"   # score: "loss" 1/l, "size" n, "combined" n/l
-contribution_source = "train"    # l: mean training loss, or "holdout", the client's own holdout
+contribution_source = "train"    # l: mean training loss, or "holdout", the client's own holdout;
+                                 # or a score that clients cannot inflate: "server" (drop in loss on
+                                 # evaluation.rows), "federated" (on other clients' validation
+                                 # rows), "cosine" (agreement with the other updates)
+score_deadline_s = 60.0          # longest wait of a full buffer for such scores
 score_scale = "log"              # softmax(log(s)/T), or "raw": softmax(s/T) to the letter
 temperature = 1.0
 floor = 0.1                      # w <- (1-floor) w + floor/K
@@ -112,6 +118,13 @@ over_norm = "clip"               # above the limit: "clip" or "reject" the updat
 budget = 0.15            # limit of the time for measuring a client's holdout, as a share of the
                          # training time; a task that can afford fewer than 8 rows measures none;
                          # contribution_source = "holdout" always measures
+federated = "auto"       # clients evaluate version 0, phase ends and the last version on their own
+                         # validation rows, and send sums; "auto": if data.clients = 0
+# every = 4              # ... and every so many versions
+max_rows = 200           # limit of a client's rows per evaluation
+deadline_s = 600.0       # an evaluation that is not answered by then is given up
+# rows = "heldout.jsonl" # rows of the coordinator that no client trains on, for the report and for
+                         # contribution_source = "server"; not needed if rows are dealt here
 
 [codec]
 update = "int8"          # client to coordinator: fp32, bf16, int8, int4, topk
@@ -137,6 +150,7 @@ max_waiting = 10000      # limit of one client's waiting items
 
 [samples]                # answers of the base model and of versions, side by side: `fccl tui`
 prompts = 3              # held-out rows to answer; 0: none, and no second model in memory
+# prompts_file = "p.jsonl"   # rows to answer instead; without it, a run of sites only has none
 new_tokens = 40          # limit of an answer's length
 # every = 2              # answer every so many versions; default: an eighth of the plan
 model_mb = 2000          # a base model with larger files is not loaded for samples

@@ -20,14 +20,23 @@ from common.protocol.fields import Identifier, Record, Seconds, ShortText
 from common.protocol.wire import pack
 from common.store.store import Store
 
-CommandName = Literal["pause", "resume", "drain", "stop", "kick", "pardon", "reissue"]
-ACTIONS_WITH_TARGET: tuple[CommandName, ...] = ("kick", "pardon", "reissue")
+CommandName = Literal[
+    "pause", "resume", "drain", "stop", "kick", "pardon", "reissue", "min-clients", "evaluate"
+]
+ACTIONS_WITH_TARGET: tuple[CommandName, ...] = (
+    "kick",
+    "pardon",
+    "reissue",
+    "min-clients",
+    "evaluate",
+)
 
 
 class Command(Record):
     """A command of an operator; with the same id it is carried out once.
 
-    The target is a client (kick, pardon), or a client or task (reissue); empty for the others.
+    The target is a client (kick, pardon), a client or task (reissue), a number of clients
+    (min-clients) or a version (evaluate); empty for the others.
     """
 
     command_id: Identifier

@@ -66,7 +66,14 @@ class Heartbeat(Record):
     worker_id: Identifier
     site: Identifier
     state: Literal[
-        "starting", "waiting", "fetching", "training", "publishing", "resting", "stopping"
+        "starting",
+        "waiting",
+        "fetching",
+        "training",
+        "evaluating",
+        "publishing",
+        "resting",
+        "stopping",
     ]
     clients: Annotated[
         tuple[Identifier, ...], Field(max_length=4096), BeforeValidator(list_to_tuple)

@@ -26,6 +26,8 @@ class EventKind(StrEnum):
     REVOKED = "revoked"
     SITES = "sites"  # invitations, and the accounts of invited sites
     COMMAND = "command"
+    EVALUATION = "evaluation"  # of a version at the sites: due, or ended
+    SCORES = "scores"  # of updates cannot be computed
     DEAD_LETTER = "dead-letter"
     FLOOD = "flood"
     BROKER = "broker"
@@ -52,4 +54,6 @@ class RejectionKind(StrEnum):
     PHASE_OVER = "phase over"
     ROUND_OVER = "round over"
     KICKED = "kicked"
+    EXPIRED = "expired"  # an evaluation was not answered in time
+    VERSION = "version"  # an evaluation of a version that is gone, or was not asked for
     REVOKED = "revoked"

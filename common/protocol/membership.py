@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from common.protocol.fields import Count, Identifier, Record, RowKind, ShortText
 
@@ -10,14 +10,18 @@ from common.protocol.fields import Count, Identifier, Record, RowKind, ShortText
 class Enrolment(Record):
     """Worker → coordinator: a client of an invited site has rows of its own, counted by kind.
 
-    Sent until there is a `Membership`, and again whenever the rows have changed.
+    Sent until there is a `Membership`, and again whenever the rows have changed. `shares_updates`
+    says that the site lets other clients evaluate its updates, and evaluates theirs.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"shares_updates"})
 
     client_id: Identifier
     worker_id: Identifier
     rows: dict[RowKind, Count]
     nonce: Count
     software: ShortText = ""
+    shares_updates: bool | None = None
 
 
 class Membership(Record):

@@ -200,13 +200,19 @@ class TrainTask(Record):
 
 
 class TaskRefusal(Record):
-    """Worker → coordinator: the task cannot be trained at this site."""
+    """Worker → coordinator: the task cannot be trained, or the version evaluated, at this site.
+
+    `declines` says that the site evaluates no version, by its own settings.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset({"declines"})
 
     task_id: Identifier
     attempt: AttemptNumber
     client_id: Identifier
     worker_id: Identifier
     reason: ShortText
+    declines: bool | None = None
 
 
 class Receipt(Record):

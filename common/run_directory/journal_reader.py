@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from common.config.config import PhaseConfig
 from common.errors import RunError
+from common.protocol.evaluations import EvalResult
 from common.protocol.feed import Event
 from common.protocol.updates import ContributionStats
 from common.run_directory.records import (
     AcceptedUpdate,
     AttemptRecord,
     ClientRecord,
+    EvaluationRecord,
     ReceiptRecord,
+    ScoreRecord,
 )
 
 
 def read_invited_clients(db: sqlite3.Connection) -> dict[str, ClientRecord]:
     """Return the clients of invited sites by id, in the order of joining."""
-    table = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'member'").fetchone()
-    if table is None:  # a run that began before sites could be invited
+    if not _has_table(db, "member"):  # a run that began before sites could be invited
         return {}
     rows = db.execute("SELECT client_id, site, rows FROM member ORDER BY rowid")
     return {
@@ -111,3 +114,58 @@ def translated_errors(path: Path) -> Iterator[None]:
         raise RunError(
             f"{path} lacks or misstates {what}", "read it with the release of fccl that made it"
         ) from None
+
+
+def read_evaluations(
+    db: sqlite3.Connection, phases: Sequence[PhaseConfig]
+) -> tuple[EvaluationRecord, ...]:
+    """Return the clients' evaluations of versions, without those that score an update."""
+    if not _has_table(db, "evaluation"):
+        return ()
+    rows = db.execute(
+        "SELECT at, task_id, client_id, version, phase, result FROM evaluation"
+        " WHERE state = 'accepted' AND candidate = '' ORDER BY at, rowid"
+    )
+    records = []
+    for at, task, client, version, phase, text in rows:
+        result = EvalResult.model_validate_json(text)
+        records.append(
+            EvaluationRecord(
+                at=at,
+                task_id=task,
+                client_id=client,
+                version=version,
+                phase=phase,
+                kind=phases[phase].kind,
+                sums=result.sums,
+                seconds=result.seconds,
+            )
+        )
+    return tuple(records)
+
+
+def read_scores(db: sqlite3.Connection) -> tuple[ScoreRecord, ...]:
+    """Return the scores of updates that clients cannot inflate."""
+    if not _has_table(db, "score"):
+        return ()
+    rows = db.execute(
+        "SELECT score.at, task_id, client_id, source, score, seconds, score.nbytes FROM score"
+        " JOIN task USING (task_id) ORDER BY score.at, score.rowid"
+    )
+    return tuple(
+        ScoreRecord(
+            at=at,
+            task_id=task,
+            client_id=client,
+            source=source,
+            score=score,
+            seconds=seconds,
+            nbytes=nbytes,
+        )
+        for at, task, client, source, score, seconds, nbytes in rows
+    )
+
+
+def _has_table(db: sqlite3.Connection, name: str) -> bool:
+    query = "SELECT 1 FROM sqlite_master WHERE name = ?"
+    return db.execute(query, (name,)).fetchone() is not None

@@ -28,7 +28,9 @@ from common.run_directory.records import (
     AcceptedUpdate,
     AttemptRecord,
     ClientRecord,
+    EvaluationRecord,
     ReceiptRecord,
+    ScoreRecord,
     WarmStart,
 )
 
@@ -68,6 +70,8 @@ class RecordedRun:
     samples: tuple[SampleAnswer, ...]  # answers to held-out rows
     start: WarmStart | None = None
     layout: str | None = None  # digest of the tensor layout; None for a run of schema 1
+    evaluations: tuple[EvaluationRecord, ...] = ()  # by clients, of versions
+    scores: tuple[ScoreRecord, ...] = ()  # of updates
 
     @property
     def started_at(self) -> float:
@@ -230,4 +234,6 @@ def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connect
         samples=tuple(sorted(samples.read_samples(directory), key=lambda sample: sample.at)),
         start=WarmStart.model_validate_json(meta["start"]) if "start" in meta else None,
         layout=meta.get("layout"),
+        evaluations=journal.read_evaluations(db, config.phase),
+        scores=journal.read_scores(db),
     )

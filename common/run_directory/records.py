@@ -6,10 +6,12 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from common.evaluation.sums import EvaluationSums
 from common.protocol.fields import (
     ClassNames,
     Count,
     Identifier,
+    PhaseIndex,
     Record,
     RowKind,
     RunId,
@@ -77,6 +79,43 @@ class ReceiptRecord(Record):
     task_id: Identifier
     client_id: Identifier
     accepted: bool
+
+
+class EvaluationRecord(Record):
+    """A client's evaluation of a version on its own validation rows.
+
+    Attributes:
+        at: When the answer was accepted.
+        phase: The phase whose objective it was evaluated with; the end of a phase is evaluated
+            with the next one, too.
+    """
+
+    at: Seconds
+    task_id: Identifier
+    client_id: Identifier
+    version: Count
+    phase: PhaseIndex
+    kind: RowKind
+    sums: EvaluationSums
+    seconds: Seconds
+
+
+class ScoreRecord(Record):
+    """Score of an update that its client cannot inflate.
+
+    Attributes:
+        score: Drop in loss with the update applied (`server`, `federated`), or cosine.
+        seconds: Computing time, of all evaluators together.
+        nbytes: Bytes that travelled for it.
+    """
+
+    at: Seconds
+    task_id: Identifier
+    client_id: Identifier
+    source: Identifier
+    score: Annotated[float, Field(allow_inf_nan=False)]
+    seconds: Seconds
+    nbytes: Count
 
 
 class AcceptedUpdate(Record):

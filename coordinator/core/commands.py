@@ -30,6 +30,8 @@ def carry_out(plan: Plan, state: CoordinatorState, command: Command, now: float)
             return _pardon(plan, state, command)
         case "reissue":
             return _reissue(state, command, now)
+        case "min-clients" | "evaluate":
+            return _refuse(state, command, "this command comes with the next commit")
 
 
 def _pause(state: CoordinatorState, command: Command) -> Transition:

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from common.config.config import ContributionSource
 from common.protocol.commands import Command
+from common.protocol.evaluations import EvalResult
 from common.protocol.fields import RowKind
 from common.protocol.kinds import EventKind, RejectionKind
 from common.protocol.updates import ContributionStats
-from coordinator.core.state import BufferedUpdate, Client, OpenTask
+from coordinator.core.state import BufferedUpdate, Client, OpenEvaluation, OpenTask
 
 MAX_TEXT = 500  # characters; the limit of `common.protocol.fields.ShortText`
 
@@ -90,6 +92,39 @@ class TaskRefused:
     client_id: str
     site: str
     reason: str
+    declines: bool = False  # the site does not evaluate, for as long as the run lasts
+
+
+@dataclass(frozen=True)
+class EvaluationArrived:
+    """Answer to an evaluation task, on which admission has yet to decide."""
+
+    result: EvalResult
+    site: str
+
+
+@dataclass(frozen=True)
+class UpdateScore:
+    """Score of an accepted update that its client cannot inflate.
+
+    Attributes:
+        task_id: Its training task.
+        score: Drop in loss with the update applied (`server`, `federated`), or cosine.
+        seconds: What computing it took, of all evaluators together.
+        nbytes: Bytes that travelled for it.
+    """
+
+    task_id: str
+    score: float
+    seconds: float = 0.0
+    nbytes: int = 0
+
+
+@dataclass(frozen=True)
+class ScoresArrived:
+    """Scores that a driver has computed (sources `server` and `cosine`)."""
+
+    scores: tuple[UpdateScore, ...]
 
 
 @dataclass(frozen=True)
@@ -102,6 +137,7 @@ class EnrolmentRequested:
     max_clients: int  # of the site
     max_rows: int  # of each kind
     nonce: int = 0
+    shares_updates: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +165,8 @@ CoordinatorEvent = (
     | UpdateArrived
     | DuplicateArrived
     | TaskRefused
+    | EvaluationArrived
+    | ScoresArrived
     | EnrolmentRequested
     | SiteRevoked
     | CommandReceived
@@ -144,6 +182,69 @@ class IssueTask:
 
     task: OpenTask
     site: str
+
+
+@dataclass(frozen=True)
+class IssueEvaluation:
+    """Journal an evaluation's newest attempt and put it on its site's queue."""
+
+    evaluation: OpenEvaluation
+    site: str
+
+
+@dataclass(frozen=True)
+class AcceptEvaluation:
+    """Journal the answer to an evaluation, with its receipt."""
+
+    evaluation: OpenEvaluation
+    result: EvalResult
+
+
+@dataclass(frozen=True)
+class CloseEvaluation:
+    """Journal a rejecting receipt and close the evaluation; attempt 0 if no answer caused it."""
+
+    task_id: str
+    client_id: str
+    rejection: Rejection
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class OpenRound:
+    """Journal that the evaluation of a version, with the objective of a phase, is due."""
+
+    version: int
+    phase: int
+
+
+@dataclass(frozen=True)
+class CloseRound:
+    """Journal that the evaluation of a version has ended, and which clients did not answer."""
+
+    version: int
+    phase: int
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RequestScores:
+    """Ask the driver for scores of accepted updates.
+
+    For `server` they come later. For `cosine` they follow at once: all updates belong to one buffer
+    and are compared with each other. `federated` scores need no request: they are evaluations.
+    """
+
+    source: ContributionSource
+    updates: tuple[BufferedUpdate, ...]
+
+
+@dataclass(frozen=True)
+class RecordScores:
+    """Journal scores of accepted updates."""
+
+    source: ContributionSource
+    scores: tuple[UpdateScore, ...]
 
 
 @dataclass(frozen=True)
@@ -249,6 +350,13 @@ class FinishRun:
 
 Action = (
     IssueTask
+    | IssueEvaluation
+    | AcceptEvaluation
+    | CloseEvaluation
+    | OpenRound
+    | CloseRound
+    | RequestScores
+    | RecordScores
     | AcceptUpdate
     | CloseTask
     | DiscardMessage

@@ -26,6 +26,22 @@ class Client:
     client_id: str
     site: str
     rows: Mapping[RowKind, int]
+    shares_updates: bool = True  # whether other clients may evaluate its updates, and it theirs
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What clients evaluate on their own validation rows.
+
+    Attributes:
+        federated: Whether version 0, phase ends and the last version are evaluated.
+        every: The interval of further versions to evaluate, if any.
+        deadline_s: Time after which an evaluation that was not answered is given up.
+    """
+
+    federated: bool = False
+    every: int | None = None
+    deadline_s: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,8 @@ class Plan:
     schedule: ScheduleConfig
     aggregation: AggregationConfig
     clients: Mapping[str, Client]
+    evaluation: EvaluationPlan = EvaluationPlan()
+    min_clients: int = 1  # live ones; below that nothing is issued or committed
 
     @property
     def total_versions(self) -> int:
@@ -98,6 +116,47 @@ class OpenTask:
 
 
 @dataclass(frozen=True)
+class OpenEvaluation:
+    """Issued evaluation without a receipt.
+
+    Attributes:
+        version: The version to evaluate.
+        phase: The phase whose objective and rows it is evaluated with.
+        candidate: Id of the training task whose update is scored on this client's rows; empty for
+            an evaluation of the version itself.
+    """
+
+    task_id: str
+    client_id: str
+    version: int
+    phase: int
+    issued_at: float  # of the first attempt
+    lease_until: float
+    attempt: int = 1
+    candidate: str = ""
+
+
+@dataclass(frozen=True)
+class EvaluationRound:
+    """Evaluation of one version by all clients that can; it ends with the last answer or in time.
+
+    Version 0 is evaluated with the first phase, another one with the phase that made it. The end of
+    a phase has a second round with the next phase, whose beginning it is.
+
+    Attributes:
+        version: The version.
+        phase: The phase whose objective and rows it is evaluated with.
+        opened_at: Time at which it became due.
+        asked: Clients that got an evaluation task for it, including those that have answered.
+    """
+
+    version: int
+    phase: int
+    opened_at: float
+    asked: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class BufferedUpdate:
     """Accepted update that waits for the next commit; `upload` is its file in the spool."""
 
@@ -119,6 +178,7 @@ class ClientState:
     issued: int = 0  # tasks
     participation: int = 0  # updates that were applied
     last_stats: ContributionStats | None = None  # of its newest accepted update in this phase
+    last_score: float | None = None  # newest score of its updates in this phase, if they have any
     strikes: int = 0  # closed tasks and rejected updates since its last accepted update
 
     @property
@@ -143,6 +203,18 @@ class CoordinatorState:
         draining: Issue no new task, and stop once no task is open.
         paused: Issue nothing until an operator resumes the run; accept updates as usual.
         round_issued: The tasks of this version's round were issued (synchronous schedule).
+        seen_at: Time of the newest heartbeat of every site that has sent one.
+        min_clients: Number of live clients below which nothing is issued or committed, as an
+            operator set it; None: that of the plan.
+        evaluations: Open evaluations, by task id.
+        rounds: Versions whose evaluation has not ended, oldest first.
+        evaluated: Newest version of which a round was opened; -1 if none was.
+        evaluations_issued: Evaluations ever issued; the next one's number follows from it.
+        declined: Clients that do not evaluate.
+        scores: Scores of buffered updates, by task id, where the source is one that clients cannot
+            inflate.
+        scoring: Buffered updates whose score was requested.
+        full_at: Time at which the buffer became full; 0 if it is not.
     """
 
     version: int = 0
@@ -162,6 +234,16 @@ class CoordinatorState:
     draining: bool = False
     paused: bool = False
     round_issued: bool = False
+    seen_at: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    min_clients: int | None = None
+    evaluations: Mapping[str, OpenEvaluation] = field(default_factory=lambda: MappingProxyType({}))
+    rounds: tuple[EvaluationRound, ...] = ()
+    evaluated: int = -1
+    evaluations_issued: int = 0
+    declined: frozenset[str] = frozenset()
+    scores: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    scoring: frozenset[str] = frozenset()
+    full_at: float = 0.0
 
     def members(self, plan: Plan) -> Mapping[str, Client]:
         """Return all clients that may train: the plan's first, then those that joined."""

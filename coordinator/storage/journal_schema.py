@@ -50,6 +50,16 @@ ADDED_TABLES = (  # missing from runs that an older release began
     "CREATE TABLE IF NOT EXISTS command (command_id TEXT PRIMARY KEY, action TEXT NOT NULL,"
     " target TEXT NOT NULL, by TEXT NOT NULL, at REAL NOT NULL, refused TEXT NOT NULL,"
     " paused INTEGER);",
+    # Evaluations, with their receipts. `candidate` is the training task whose update is scored.
+    "CREATE TABLE IF NOT EXISTS evaluation (task_id TEXT PRIMARY KEY, attempt INTEGER NOT NULL,"
+    " client_id TEXT NOT NULL, site TEXT NOT NULL, version INTEGER NOT NULL,"
+    " phase INTEGER NOT NULL, candidate TEXT NOT NULL, issued_at REAL NOT NULL,"
+    " state TEXT NOT NULL, reason TEXT NOT NULL, at REAL, result TEXT);",
+    "CREATE TABLE IF NOT EXISTS evaluation_round (version INTEGER NOT NULL,"
+    " phase INTEGER NOT NULL, opened_at REAL NOT NULL, closed_at REAL,"
+    " PRIMARY KEY (version, phase));",
+    "CREATE TABLE IF NOT EXISTS score (task_id TEXT PRIMARY KEY, source TEXT NOT NULL,"
+    " score REAL NOT NULL, seconds REAL NOT NULL, nbytes INTEGER NOT NULL, at REAL NOT NULL);",
 )
 
 

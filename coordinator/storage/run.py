@@ -35,7 +35,7 @@ from common.protocol.tensors import Tensors
 from common.protocol.versions import VersionSummary
 from common.run_directory.records import WarmStart
 from common.software import software_version
-from coordinator.core.state import Client, Plan
+from coordinator.core.state import Client, EvaluationPlan, Plan
 from coordinator.core.tasks import TaskTemplate
 from coordinator.storage.journal import Journal
 from coordinator.storage.run_config import (
@@ -201,7 +201,15 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
 def build_plan(config: FederationConfig, rows: Mapping[str, Mapping[RowKind, int]]) -> Plan:
     """Return the plan of a configuration; `rows` counts each client's training rows by kind."""
     clients = {name: Client(name, LOCAL_SITE, own) for name, own in rows.items()}
-    return Plan(config.phase, config.schedule, config.aggregation, MappingProxyType(clients))
+    evaluation = config.evaluation
+    return Plan(
+        config.phase,
+        config.schedule,
+        config.aggregation,
+        MappingProxyType(clients),
+        EvaluationPlan(config.evaluates_at_sites, evaluation.every, evaluation.deadline_s),
+        config.min_clients,
+    )
 
 
 def _build_template(

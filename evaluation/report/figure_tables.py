@@ -9,19 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
-from common.protocol.fields import RowKind
-from evaluation.assessment import Assessment, EvaluatedVersion, KindAssessment
-from evaluation.comparison import Comparison, KindComparison
-from evaluation.report.report import Report
-from learning.evaluation.metrics import (
+from common.evaluation.metric_info import (
     CLIENT_METRICS,
     MAIN_METRIC,
     METRICS,
     REWARD_KINDS,
-    EvalMetrics,
     MetricInfo,
-    client_spread,
 )
+from common.protocol.fields import RowKind
+from evaluation.assessment import Assessment, EvaluatedVersion, KindAssessment
+from evaluation.comparison import Comparison, KindComparison
+from evaluation.report.report import Report
+from learning.evaluation.metrics import EvalMetrics, client_spread
 
 TITLES: dict[RowKind, str] = {
     "sft": "Instructions (sft)",

@@ -16,12 +16,13 @@ from common.document.blocks import Block, BulletList, Heading, Picture
 from common.document.files import replace_non_finite, write_files
 from common.document.html_page import to_html
 from common.document.markdown import to_markdown
+from common.evaluation.metric_info import METRICS
 from coordinator.storage.retention import federated_losses
 from evaluation.assessment import KindAssessment
 from evaluation.comparison import Comparison
 from evaluation.report import figure_tables, history_tables, plots
 from evaluation.report.report import Report, federated_accuracy
-from learning.evaluation.metrics import METRICS, EvalMetrics, client_spread
+from learning.evaluation.metrics import EvalMetrics, client_spread
 
 
 def write_report(report: Report, folder: Path) -> Path:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from common.document import plotting
+from common.evaluation.metric_info import MAIN_METRIC, REWARD_KINDS
 from evaluation.assessment import EvaluatedVersion, KindAssessment
 from evaluation.report.history_tables import UNITS
 from evaluation.report.report import PhaseHistory, Report, split_by_phase
-from learning.evaluation.metrics import MAIN_METRIC, REWARD_KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

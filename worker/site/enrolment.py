@@ -43,7 +43,7 @@ class EnrolmentRequests:
         self._broker, self._store, self._topology, self._site = broker, store, topology, site
         self._rows = rows
         self._credentials_refused, self._on_event = credentials_refused, on_event
-        self._common = {"worker_id": worker_id, "software": software}
+        self._worker_id, self._software = worker_id, software
         self._nonce = secrets.randbelow(2**52) + 1
         self._open = dict.fromkeys(rows, -REQUEST_S)  # client → monotonic time of the last request
         self._refused_since = 0.0
@@ -83,7 +83,11 @@ class EnrolmentRequests:
 
     def _send_request(self, client: str) -> None:
         enrolment = Enrolment(
-            client_id=client, rows=dict(self._rows[client]), nonce=self._nonce, **self._common
+            client_id=client,
+            worker_id=self._worker_id,
+            rows=dict(self._rows[client]),
+            nonce=self._nonce,
+            software=self._software,
         )
         message = Message(pack(enrolment), message_id=f"enrol.{client}")
         try:

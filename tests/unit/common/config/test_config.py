@@ -102,7 +102,7 @@ def test_a_dumped_configuration_parses_to_itself(table: dict[str, Any]) -> None:
         ({"run": {"seed": 1.0}}, "run.seed"),
         ({"data": {"clients": "4"}}, "data.clients"),
         ({"data": {"clients": True}}, "data.clients"),
-        ({"data": {"clients": 0}}, "data.clients"),
+        ({"data": {"clients": -1}}, "data.clients"),
         ({"data": {"alpha": 0}}, "data.alpha"),
         ({"data": {"alpha": float("inf")}}, "data.alpha"),
         ({"data": {"heldout": 0.5}}, "data.heldout"),

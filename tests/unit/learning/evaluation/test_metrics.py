@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.evaluation.metric_info import MAIN_METRIC, METRICS
 from learning.evaluation.metrics import (
-    MAIN_METRIC,
-    METRICS,
     EvalMetrics,
     class_metrics,
     client_spread,
