@@ -67,6 +67,7 @@ class SiteAccess:
         self._management, self._store, self._clock = management, store, clock
         self._checked_at = self._failed_at = 0.0
         self._failure = ""
+        self._granted = False
 
     # for operators
 
@@ -222,9 +223,11 @@ class SiteAccess:
             if join_user(token.token_id) not in known:
                 self._grant_join(token)
         missing = [site for site in joined if site_user(self._name, site.name) not in known]
-        for site in missing:
+        # At the start all of them: an earlier release may have granted other permissions.
+        for site in missing if self._granted else joined:
             rules = acl.site_rules(self._name, site.name, site.store_hash)
             acl.grant(self._store, site_user(self._name, site.name), rules)
+        self._granted = True
         return [site.name for site in missing]
 
     def _restore_broker_users(self, joined: list[InvitedSite]) -> list[str]:
