@@ -19,6 +19,7 @@ from common.protocol.feed import Event
 from common.protocol.fields import Record
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.membership import Membership
+from common.protocol.run_plan import RunPlan
 from common.protocol.tasks import Receipt
 from common.protocol.versions import CurrentModel
 from common.protocol.wire import MAX_HEADER, pack, unpack
@@ -151,6 +152,13 @@ class Store:
 
     def get_model(self, run: str) -> CurrentModel | None:
         return self._record(CurrentModel, f"fccl:{run}:model")
+
+    def set_plan(self, run: str, plan: bytes) -> None:
+        """Publish the run's plan for the people at the sites, a `RunPlan`."""
+        self._set(f"fccl:{run}:plan", plan)
+
+    def get_plan(self, run: str) -> RunPlan | None:
+        return self._record(RunPlan, f"fccl:{run}:plan")
 
     def put_summary(self, run: str, version: int, line: str) -> None:
         """Publish the summary of a version: one line of JSON, kept for good."""

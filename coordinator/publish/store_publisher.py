@@ -40,6 +40,7 @@ from coordinator.core.events import (
 from coordinator.core.state import CoordinatorState, Plan
 from coordinator.publish import rows
 from coordinator.publish.base_model_server import BaseModelServer
+from coordinator.publish.site_plan import site_plan
 from coordinator.storage.run import Run
 
 END_TIMEOUT_S = 30.0
@@ -293,6 +294,7 @@ class StorePublisher:
         if store.get_version(run_id) is None:  # else the feed is still there
             store.append_events(run_id, journal.events(RESTORED_EVENTS))
         self._put_model(summaries[-1])
+        store.set_plan(run_id, pack(site_plan(self._run, summaries[-1].version)))
         store.set_version(run_id, summaries[-1].version)
         store.set_run(self._run.name, run_id)
         self._published |= in_use
