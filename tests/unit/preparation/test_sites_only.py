@@ -90,11 +90,9 @@ def test_held_out_rows_of_the_wrong_kind_are_refused(tmp_path: Path, model: Path
 def test_a_classifier_of_sites_only_takes_its_classes_from_the_plan(tmp_path: Path) -> None:
     saved(encoder(), tmp_path / "encoder")
     plan = [{"objective": "classification", "versions": 1}]
-    data = {"labels": ["bad", "good"]}
-    create(sites_only(tmp_path, tmp_path / "encoder", phase=plan, data=data))
+    path = tmp_path / "encoder"
+    create(sites_only(tmp_path, path, 32, phase=plan, data={"labels": ["bad", "good"]}))
     assert read_run(tmp_path / "r").labels == ("bad", "good")
-    twice = sites_only(
-        tmp_path / "2", tmp_path / "encoder", phase=plan, data={"labels": ["a", "a"]}
-    )
+    twice = sites_only(tmp_path / "2", path, 32, phase=plan, data={"labels": ["a", "a"]})
     with pytest.raises(ConfigError, match="names 'a' twice"):
         create(twice)
