@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from cli import checks
+from cli.run import init
 from common.config import loader
 from common.config.config import FederationConfig
+from common.config.sites_only_template import SITES_ONLY_TEMPLATE
 from common.errors import ConfigError, DataError
 from common.run_directory.recorded_run import read_run
+from coordinator.storage import run as runs
 from learning.data import prepared_data
 from preparation.run import create_prepared_run
 from tests.support.tiny_encoder import encoder, saved
@@ -96,3 +101,29 @@ def test_a_classifier_of_sites_only_takes_its_classes_from_the_plan(tmp_path: Pa
     twice = sites_only(tmp_path / "2", path, 32, phase=plan, data={"labels": ["a", "a"]})
     with pytest.raises(ConfigError, match="names 'a' twice"):
         create(twice)
+
+
+def test_the_plan_of_init_sites_only_starts_as_it_is(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(init.command, ["--sites-only"])
+    assert result.output == "wrote federation.toml\n"
+    here = {"FCCL_MODEL__NAME": str(model), "FCCL_MODEL__MAX_LENGTH": "64"}
+    config = loader.load(tmp_path / "federation.toml", here)
+    assert config.sites_only and config.evaluates_at_sites
+    checks.check_coordinator(config, "start")
+    create(config)
+    run = runs.open_run(config, lambda base: model)
+    assert (run.plan.clients, run.plan.min_clients, run.plan.evaluation.every) == ({}, 2, 4)
+    run.journal.close()
+
+
+def test_the_commented_keys_of_that_plan_exist(tmp_path: Path) -> None:
+    text = SITES_ONLY_TEMPLATE.replace("\n# ca", "\nca").replace("\n# public", "\npublic")
+    text = text.replace("\n# rows", "\nrows").replace("\n# labels", "\nlabels")
+    text = text.replace("\n# [samples]\n# prompts", "\n[samples]\nprompts")
+    (tmp_path / "f.toml").write_text(text)
+    config = loader.load(tmp_path / "f.toml", {})
+    assert "\n# " not in text.partition("[run]")[2]
+    assert config.samples.prompts_file and config.evaluation.rows and config.store.ca
