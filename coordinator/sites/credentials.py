@@ -66,8 +66,8 @@ class SiteAccess:
         self._name, self._sites = name, sites
         self._management, self._store, self._clock = management, store, clock
         self._checked_at = self._failed_at = 0.0
+        self._renewed = False  # the permissions of all sites in the store, by this process
         self._failure = ""
-        self._granted = False
 
     # for operators
 
@@ -223,11 +223,11 @@ class SiteAccess:
             if join_user(token.token_id) not in known:
                 self._grant_join(token)
         missing = [site for site in joined if site_user(self._name, site.name) not in known]
-        # At the start all of them: an earlier release may have granted other permissions.
-        for site in missing if self._granted else joined:
+        # Once for all sites: those that joined an earlier release lack the rules that came later.
+        for site in missing if self._renewed else joined:
             rules = acl.site_rules(self._name, site.name, site.store_hash)
             acl.grant(self._store, site_user(self._name, site.name), rules)
-        self._granted = True
+        self._renewed = True
         return [site.name for site in missing]
 
     def _restore_broker_users(self, joined: list[InvitedSite]) -> list[str]:
