@@ -30,6 +30,7 @@ SYNTHETIC = "synthetic"
 MAX_CLASSES = 1000
 """Most classes of a run; their names travel with every task."""
 _MAX_NAMES = 32 * 1024  # bytes of all names: half of a message's longest header
+_CHECK_LABELS = "check the label column (data.columns) and data.labels"
 _SHOWN = 5  # skipped rows that get a line each, and as many that are used in part
 _MANY_REPEATED = 0.1  # share of repeated rows from which the summary mentions them
 _VALUE = re.compile(r"""\b(is|has) ('.*'|".*"|\d+)(?=[ ,])""")
@@ -100,11 +101,16 @@ def load_source(
         return LoadedRows(tuple(makers[kind](seed, count)), ())
     own = {field: column for field, column in columns.items() if field in COLUMN_NAMES[kind]}
     loaded = rows.load(kind, source, own, labels, on_message=on_message)
+    report_rows(source, loaded, on_message)
+    return loaded
+
+
+def report_rows(source: str, loaded: LoadedRows[Row], on_message: Callable[[str], None]) -> None:
+    """Report the first rows that are skipped, and the first that are used in part."""
     for skipped in loaded.skipped[:_SHOWN]:
         on_message(f"skipped {source}:{skipped.line}: {skipped.reason}")
     for part in loaded.omissions[:_SHOWN]:
         on_message(f"used in part {source}:{part.line}: {part.reason}")
-    return loaded
 
 
 def class_names(texts: Sequence[LabelledText], declared: Sequence[str]) -> tuple[str, ...]:
@@ -114,18 +120,26 @@ def class_names(texts: Sequence[LabelledText], declared: Sequence[str]) -> tuple
         ConfigError: A class is declared twice.
         DataError: The rows have fewer than two classes, or more than a task can name.
     """
-    if repeated := [name for name, count in Counter(declared).items() if count > 1]:
-        raise ConfigError(f"data.labels names {repeated[0]!r} twice", "name each class once")
     present = {row.label for row in texts}
-    chosen = tuple(declared) or tuple(sorted(present, key=_by_value))
-    remedy = "check the label column (data.columns) and data.labels"
     if len(present) < 2:
         raise DataError(
-            f"the rows have {len(present)} class, classification needs two or more", remedy
+            f"the rows have {len(present)} class, classification needs two or more", _CHECK_LABELS
         )
-    if len(chosen) > MAX_CLASSES or sum(len(name.encode()) for name in chosen) > _MAX_NAMES:
-        raise DataError(f"{len(chosen)} classes are too many, or have too long names", remedy)
-    return chosen
+    return check_class_names(tuple(declared) or tuple(sorted(present, key=_by_value)))
+
+
+def check_class_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the class names of a run unchanged.
+
+    Raises:
+        ConfigError: A class is declared twice.
+        DataError: They are more than a task can name.
+    """
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(f"data.labels names {repeated[0]!r} twice", "name each class once")
+    if len(names) > MAX_CLASSES or sum(len(name.encode()) for name in names) > _MAX_NAMES:
+        raise DataError(f"{len(names)} classes are too many, or have too long names", _CHECK_LABELS)
+    return names
 
 
 def check_ratings(rows: Sequence[Row], source: str) -> None:
