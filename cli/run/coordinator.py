@@ -62,7 +62,7 @@ def command(
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Coordinate until the plan is complete or a stop is requested; return the exit code."""
-    checks.check_can_start(config, mode)
+    checks.check_coordinator(config, mode)
     with serve_status(config.operations, COORDINATOR_LIMIT_S) as status:
         return _serve(config, mode, output, status)
 

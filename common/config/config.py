@@ -342,6 +342,11 @@ class FederationConfig(Section):
         return self.data.clients == 0
 
     @property
+    def has_heldout(self) -> bool:
+        """Whether the coordinator has held-out rows: those of `evaluation.rows`, or dealt ones."""
+        return not self.sites_only or self.evaluation.rows is not None
+
+    @property
     def min_clients(self) -> int:
         """The number of live clients below which nothing is issued or committed."""
         if self.schedule.min_clients is not None:

@@ -30,6 +30,7 @@ from common.run_directory.records import (
     ClientRecord,
     EvaluationRecord,
     ReceiptRecord,
+    RoundRecord,
     ScoreRecord,
     WarmStart,
 )
@@ -72,6 +73,7 @@ class RecordedRun:
     layout: str | None = None  # digest of the tensor layout; None for a run of schema 1
     evaluations: tuple[EvaluationRecord, ...] = ()  # by clients, of versions
     scores: tuple[ScoreRecord, ...] = ()  # of updates
+    rounds: tuple[RoundRecord, ...] = ()  # evaluations of versions that became due
 
     @property
     def started_at(self) -> float:
@@ -236,4 +238,5 @@ def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connect
         layout=meta.get("layout"),
         evaluations=journal.read_evaluations(db, config.phase),
         scores=journal.read_scores(db),
+        rounds=journal.read_rounds(db),
     )

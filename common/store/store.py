@@ -334,7 +334,7 @@ class Store:
     # tables that the coordinator replaces as a whole, and the event feed
 
     def put_table(self, run: str, name: str, rows: Mapping[str, bytes]) -> None:
-        """Replace a hash (`clients`, `queues`, `samples`) in one step."""
+        """Replace a hash (`clients`, `queues`, `samples`, `evaluations`) in one step."""
         key = f"fccl:{run}:{name}"
 
         def write(r: Any) -> None:
@@ -361,17 +361,18 @@ class Store:
 
         `events` limits the feed's newest entries.
         """
+        tables = ("clients", "queues", "summaries", "samples", "evaluations")
 
         def pipelined(r: Any) -> list[Any]:
             with r.pipeline(transaction=False) as pipe:
                 pipe.get(f"fccl:{run}:info")
                 pipe.get(f"fccl:{run}:version")
-                for name in ("clients", "queues", "summaries", "samples"):
+                for name in tables:
                     pipe.hgetall(f"fccl:{run}:{name}")
                 pipe.xrevrange(f"fccl:{run}:events", count=events)
                 return list(pipe.execute())
 
-        names = ("info", "version", "clients", "queues", "summaries", "samples", "events")
+        names = ("info", "version", *tables, "events")
         return dict(zip(names, self._do(pipelined), strict=True))
 
     def _set(self, key: str, value: str | bytes | int, ttl_s: int | None = None) -> None:

@@ -22,12 +22,15 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from common.config.config import PhaseConfig
 from common.errors import FencedError, RunError
 from common.protocol.commands import CommandReply
 from common.protocol.feed import Event
 from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import Receipt
 from common.protocol.versions import VersionSummary
+from common.run_directory import journal_reader
+from common.run_directory.records import EvaluationRecord, RoundRecord
 from coordinator.core.events import Action
 from coordinator.core.state import Client, CoordinatorState
 from coordinator.storage import journal_rows
@@ -239,6 +242,22 @@ class Journal:
 
     def receipt_counts(self) -> dict[str, int]:
         return dict(self.rows("SELECT state, COUNT(*) FROM receipt GROUP BY state"))
+
+    def evaluations(self, phases: Sequence[PhaseConfig]) -> tuple[EvaluationRecord, ...]:
+        """Return the clients' accepted evaluations of versions, oldest first."""
+        with translated_errors(self._path):
+            return journal_reader.read_evaluations(self._db, phases)
+
+    def evaluation_rounds(self) -> tuple[RoundRecord, ...]:
+        """Return the evaluations of versions that became due, oldest first."""
+        with translated_errors(self._path):
+            return journal_reader.read_rounds(self._db)
+
+    def score_cost(self) -> tuple[int, float, int]:
+        """Return number, computing seconds and bytes of all scores of updates."""
+        query = "SELECT COUNT(*), TOTAL(seconds), COALESCE(SUM(nbytes), 0) FROM score"
+        count, seconds, nbytes = self.rows(query)[0]
+        return count, seconds, nbytes
 
     def check_epoch(self) -> None:
         """Raise `FencedError` if another coordinator has taken over."""

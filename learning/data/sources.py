@@ -30,6 +30,7 @@ SYNTHETIC = "synthetic"
 MAX_CLASSES = 1000
 """Most classes of a run; their names travel with every task."""
 _MAX_NAMES = 32 * 1024  # bytes of all names: half of a message's longest header
+_CHECK_LABELS = "check the label column (data.columns) and data.labels"
 _MANY_REPEATED = 0.1  # share of repeated rows from which the summary mentions them
 
 
@@ -109,18 +110,26 @@ def class_names(texts: Sequence[LabelledText], declared: Sequence[str]) -> tuple
         ConfigError: A class is declared twice.
         DataError: The rows have fewer than two classes, or more than a task can name.
     """
-    if repeated := [name for name, count in Counter(declared).items() if count > 1]:
-        raise ConfigError(f"data.labels names {repeated[0]!r} twice", "name each class once")
     present = {row.label for row in texts}
-    chosen = tuple(declared) or tuple(sorted(present, key=_by_value))
-    remedy = "check the label column (data.columns) and data.labels"
     if len(present) < 2:
         raise DataError(
-            f"the rows have {len(present)} class, classification needs two or more", remedy
+            f"the rows have {len(present)} class, classification needs two or more", _CHECK_LABELS
         )
-    if len(chosen) > MAX_CLASSES or sum(len(name.encode()) for name in chosen) > _MAX_NAMES:
-        raise DataError(f"{len(chosen)} classes are too many, or have too long names", remedy)
-    return chosen
+    return check_class_names(tuple(declared) or tuple(sorted(present, key=_by_value)))
+
+
+def check_class_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the class names of a run unchanged.
+
+    Raises:
+        ConfigError: A class is declared twice.
+        DataError: They are more than a task can name.
+    """
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(f"data.labels names {repeated[0]!r} twice", "name each class once")
+    if len(names) > MAX_CLASSES or sum(len(name.encode()) for name in names) > _MAX_NAMES:
+        raise DataError(f"{len(names)} classes are too many, or have too long names", _CHECK_LABELS)
+    return names
 
 
 def check_ratings(rows: Sequence[Row], source: str) -> None:
