@@ -29,6 +29,7 @@ from coordinator.core.events import (
     AcceptUpdate,
     Action,
     AdmitClient,
+    CloseRound,
     CloseTask,
     CommandReceived,
     CoordinatorEvent,
@@ -45,6 +46,7 @@ from coordinator.core.state import CoordinatorState
 from coordinator.ingest.ingest import Ingest
 from coordinator.ingest.site_queues import FLOOD_MESSAGES, MUTE_S, SiteMessage, SiteQueues
 from coordinator.observer import CoordinatorObserver
+from coordinator.publish import rows
 from coordinator.publish.delivery import DeliveryPublisher
 from coordinator.publish.store_publisher import StorePublisher, versions_in_use
 from coordinator.samples_source import SamplesSource
@@ -347,7 +349,7 @@ class Service:
     def _publish_step(self, actions: tuple[Action, ...], written: WrittenStep) -> None:
         for event in written.events:
             self._on_event(event)
-        if written.summaries:
+        if written.summaries or any(isinstance(action, CloseRound) for action in actions):
             self._writer.append_lines()
         for summary in written.summaries.values():  # the adapter is there before a task names it
             self._publisher.publish_version(summary)
@@ -355,6 +357,8 @@ class Service:
         self._publish_tasks()
         for action in actions:
             self._publish_action(action)
+        if rows.changes_evaluations(actions):
+            self._publisher.publish_evaluations()
         if written.events:
             self._publisher.publish_events(written.events)
 
