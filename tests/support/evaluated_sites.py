@@ -25,7 +25,7 @@ def class_sums(*matrix: Sequence[int]) -> EvaluationSums:
     """Return the sums of texts with this confusion matrix."""
     rows = sum(map(sum, matrix))
     correct = sum(row[i] for i, row in enumerate(matrix))
-    rows_of = tuple(tuple(row) for row in matrix)
+    confusion = tuple(tuple(row) for row in matrix)
     return EvaluationSums(
         rows=rows, loss=float(rows - correct), correct=correct, confusion=confusion
     )
