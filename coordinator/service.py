@@ -26,15 +26,18 @@ from common.protocol.layout import TensorLayout
 from common.store.store import Store
 from coordinator.core import event_text, machine
 from coordinator.core.events import (
+    AcceptEvaluation,
     AcceptUpdate,
     Action,
     AdmitClient,
+    CloseRound,
     CloseTask,
     CommandReceived,
     CoordinatorEvent,
     DiscardMessage,
     DismissClient,
     FinishRun,
+    OpenRound,
     RepeatReceipt,
     ReplyToCommand,
     SiteRevoked,
@@ -347,7 +350,7 @@ class Service:
     def _publish_step(self, actions: tuple[Action, ...], written: WrittenStep) -> None:
         for event in written.events:
             self._on_event(event)
-        if written.summaries:
+        if written.summaries or any(isinstance(action, CloseRound) for action in actions):
             self._writer.append_lines()
         for summary in written.summaries.values():  # the adapter is there before a task names it
             self._publisher.publish_version(summary)
@@ -355,6 +358,8 @@ class Service:
         self._publish_tasks()
         for action in actions:
             self._publish_action(action)
+        if any(isinstance(each, OpenRound | AcceptEvaluation | CloseRound) for each in actions):
+            self._publisher.publish_evaluations()
         if written.events:
             self._publisher.publish_events(written.events)
 

@@ -30,6 +30,7 @@ from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
 from common.store.store import Store
+from worker.data.import_rows import parse_columns
 from worker.delivery.delivered import delivered_folder, read_delivered
 from worker.events import WorkerEventKind
 from worker.settings import loader as site_settings
@@ -56,6 +57,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Directory of client files [default: clients/ of the run directory]. An invited site"
     " names its files of rows, or such a directory.",
+)
+@click.option(
+    "--columns",
+    multiple=True,
+    metavar="FIELD=COLUMN,…",
+    help="Columns of an invited site's files that have other names: text=frage,label=thema.",
 )
 @click.option(
     "--state",
@@ -91,6 +98,7 @@ def command(
     site: str,
     join: str | None,
     data: tuple[Path, ...],
+    columns: tuple[str, ...],
     state: Path | None,
     base: Path | None,
     device: str | None,
@@ -126,10 +134,20 @@ def command(
         )
         if request is not None:
             handle_signals([stop])
+            mapped = parse_columns(columns)
             job = invited_job(
-                request, data, state, config.incremental, output, stop, forever=forever
+                request,
+                data,
+                state,
+                config.incremental,
+                output,
+                stop,
+                columns=mapped,
+                forever=forever,
             )
         else:
+            if columns:
+                raise ConfigError("--columns is for invited sites", "set data.columns in the run")
             job = local_job(config, data, state, forever=forever)
         if job is None:
             output.print("stopped before the site had joined")
