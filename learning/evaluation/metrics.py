@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
 from common.evaluation.metric_info import MetricInfo
-from learning.objectives.classification import Predictions
 
 Z = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -137,6 +136,9 @@ def class_metrics(
     """Return loss, accuracy, macro-F1 and the confusion matrix from −log p of the true classes."""
     if not nats:
         return EvalMetrics(0)
+    # Reports of runs without rows need no torch.
+    from learning.objectives.classification import Predictions  # noqa: PLC0415
+
     predictions = Predictions(fmean(nats), tuple(predicted), tuple(true))
     confusion = [[0] * count for _ in range(count)]
     for guess, right in zip(predicted, true, strict=True):
