@@ -120,7 +120,11 @@ class StepWriter:
 
     def _remove_old_versions(self, in_use: Set[int]) -> None:
         kept = retention.versions_to_keep(
-            self._plan, self.summaries, self._run.keep_versions, set(in_use)
+            self._plan,
+            self.summaries,
+            self._run.keep_versions,
+            set(in_use),
+            self._journal.evaluations(self._plan.phases),
         )
         with self._journal.fenced():  # else a successor's versions would not be kept
             self._versions.retain(kept)
