@@ -74,8 +74,10 @@ def prepare_rows(
     model = find_model()
     tokenizer, model_config = load_tokenizer(model.path)
     check_length(config.model.max_length, model_config)
-    prompt = _choose_prompt(config, tokenizer)
-    kept, summaries = _usable_rows(config, rows, labels, prompt, tokenizer, on_message)
+    prompt = choose_run_prompt(config, tokenizer)
+    kept, summaries = usable_rows(
+        config, rows, config.data.source, labels, prompt, tokenizer, on_message
+    )
     record = {
         "made_for": _settings(config, model),
         "labels": list(labels),
@@ -165,7 +167,7 @@ def _class_names(
     )
 
 
-def _choose_prompt(
+def choose_run_prompt(
     config: FederationConfig, tokenizer: PreTrainedTokenizerBase
 ) -> PromptSpec | None:
     """Return the prompt form of a run, with today's date; None for one that classifies."""
@@ -176,19 +178,24 @@ def _choose_prompt(
     return choose_prompt(config.model.prompt, tokenizer, turns, today)
 
 
-def _usable_rows(
+def usable_rows(
     config: FederationConfig,
     rows: Mapping[RowKind, LoadedRows[Row]],
+    source_of: Callable[[RowKind], str],
     labels: tuple[str, ...],
     prompt: PromptSpec | None,
     tokenizer: PreTrainedTokenizerBase,
     on_message: MessageCallback,
 ) -> tuple[dict[RowKind, list[Row]], dict[str, Any]]:
-    """Return the rows by kind that fit the model, and a summary of each source."""
+    """Return the rows by kind that fit the model, and a summary of each source.
+
+    Raises:
+        DataError: No row of a kind is left, or all rated answers have the same rating.
+    """
     kept: dict[RowKind, list[Row]] = {}
     summaries: dict[str, Any] = {}
     for phase in {phase.kind: phase for phase in config.phase}.values():
-        kind, source = phase.kind, config.data.source(phase.kind)
+        kind, source = phase.kind, source_of(phase.kind)
         settings = phase.dpo or phase.kto
         objective = registry.make_objective(phase.objective, settings, labels, prompt=prompt)
         kept[kind], summary = sources.select_usable(
@@ -243,7 +250,7 @@ def _read_prepared(folder: Path, config: FederationConfig, model: BaseModel) -> 
     prepared = prepared_data.load(folder)
     prepared_data.check_files(prepared)
     if prompt is None:
-        prompt = _choose_prompt(config, load_tokenizer(model.path)[0])
+        prompt = choose_run_prompt(config, load_tokenizer(model.path)[0])
     return PreparedRows(folder, model, prepared.rows(), labels, prompt, summaries)
 
 

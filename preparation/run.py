@@ -1,4 +1,4 @@
-"""Preparation of a new run: rows dealt to clients, the base model, the adapter of version 0.
+"""Preparation of a new run: rows dealt to clients (if any), the base model, version 0.
 
 Version 0 is a fresh adapter, or the exported one that `model.adapter` names.
 
@@ -41,6 +41,7 @@ from preparation.base_model import (
     resolve_base_model,
 )
 from preparation.data import PREPARED_FILE, PreparedRows, prepare_rows
+from preparation.heldout import prepare_heldout
 from preparation.recorded_origin import with_recorded_origin
 
 _HEADER_BYTES = 4096  # more than the header of an update has
@@ -74,11 +75,17 @@ def prepare_run(
     on_message: MessageCallback,
     directory: Path,
 ) -> PreparedRun:
-    """Write `clients/` into a run directory and return everything else that the run begins with."""
+    """Write `clients/` into a run directory and return everything else that the run begins with.
+
+    Without rows, as where they all stay at the sites, there is no such folder.
+    """
     clients = directory / "clients"
     start = _read_start(config)
     find_model = partial(resolve_base_model, config, cache, on_progress)
-    prepared = prepare_rows(config, find_model, Path(config.data.dir or clients), on_message)
+    if config.sites_only:
+        prepared = prepare_heldout(config, find_model, clients, on_message)
+    else:
+        prepared = prepare_rows(config, find_model, Path(config.data.dir or clients), on_message)
     model = prepared.model
     announce_size(model, on_message)
     if prepared.folder != clients:

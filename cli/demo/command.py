@@ -52,7 +52,7 @@ def command(
     if child_of is not None:
         # Everything is written and sent. An orderly shutdown of torch would take seconds more.
         os._exit(run_child(config, mode, child_of))
-    checks.check_can_start(config, mode)
+    checks.check_demo(config, mode)
     if plain or not terminal.can_show_screen(os.environ, sys.stdin, sys.stdout):
         from cli.demo.federation import run_federation
 

@@ -29,6 +29,11 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     coordinator whose data.dir names the folder begins with these rows.
     """
     config = loader.load(find_config(config_path))
+    if config.sites_only:
+        raise ConfigError(
+            "there is nothing to deal: with data.clients = 0 all rows stay at the sites",
+            "`fccl coordinator` begins such a run",
+        )
     folder = out or (Path(config.data.dir) if config.data.dir else None)
     if folder is None:
         raise ConfigError("no folder is named for the prepared rows", "set data.dir, or give --out")

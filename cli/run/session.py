@@ -6,17 +6,19 @@ Tasks that need a model are passed in as `ModelTasks`: the demo performs them in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from broker.protocol import Broker, Site, Topology
+from cli.checks import invited_clients
 from cli.console import Output
 from cli.exit_codes import FAILED, STOPPED
 from common.config.config import FederationConfig
 from common.config.effect import check_effect
 from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import BaseRef
+from coordinator.core.state import Plan
 from coordinator.samples_source import SamplesSource
 from coordinator.service import RunOutcome
 from coordinator.sites.registry import SiteRegistry
@@ -35,6 +37,9 @@ class ModelTasks(Protocol):
 
     def live_samples(self, run: Run) -> SamplesSource:
         """Return the source of live samples of a run."""
+
+    def write_cards(self, run: Run, versions: Sequence[int]) -> Sequence[str]:
+        """Return the model cards of versions of a run."""
 
     def write_report(self, run: Run) -> Path:
         """Write the final report and return the path of its Markdown file."""
@@ -63,7 +68,7 @@ def open_run(
         base_path = tasks.prepare_run(config)
     run = runs.open_run(config, lambda base: base_path or tasks.find_base_model(base))
     output.end_progress()
-    print_plan(run, output)
+    print_plan(run, invited_clients(SiteRegistry(config.run.sites)), output)
     return run
 
 
@@ -73,17 +78,31 @@ def delete_queues(config: FederationConfig, broker: Broker, run_id: str) -> None
     broker.delete(Topology(run_id, tuple(Site(name) for name in (LOCAL_SITE, *invited))))
 
 
-def print_plan(run: Run, output: Output) -> None:
+def print_plan(run: Run, invited: int, output: Output) -> None:
+    """Print what a run will do.
+
+    Args:
+        invited: Number of clients that the invited sites may bring.
+    """
     plan, base = run.plan, run.template.base
-    rows = sum(sum(client.rows.values()) for client in plan.clients.values())
     mode = "asynchronous" if plan.schedule.reissue == "immediate" else "synchronous"
     output.print(f"run {run.name} ({run.run_id}) in {run.directory}")
     output.print(f"base model {base.name}, digest {base.digest[:12]}")
     output.print(
-        f"{len(plan.clients)} clients with {rows} training rows; {mode}, {plan.total_versions}"
+        f"{_describe_clients(plan, invited)}; {mode}, {plan.total_versions}"
         f" versions of {plan.schedule.buffer} updates,"
         f" at most {plan.schedule.concurrency} tasks in flight"
     )
+
+
+def _describe_clients(plan: Plan, invited: int) -> str:
+    if plan.clients:
+        rows = sum(sum(client.rows.values()) for client in plan.clients.values())
+        return f"{len(plan.clients)} clients with {rows} training rows"
+    text = f"all rows stay at the sites; waits for {plan.min_clients} clients"
+    if invited < plan.min_clients:
+        text += f" (invited so far: {invited}; `fccl invite SITE` adds one)"
+    return text
 
 
 def conclude(run: Run, outcome: RunOutcome, tasks: ModelTasks, output: Output) -> Path | None:

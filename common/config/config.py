@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from common.protocol.fields import (
     ROW_KINDS,
@@ -42,6 +42,12 @@ def _auto_or_bool(value: Any) -> Any:
     raise ValueError('must be "auto", true or false')
 
 
+def _check_one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line of printable characters")
+    return text
+
+
 class Section(BaseModel):
     """A frozen table that refuses unknown keys."""
 
@@ -49,12 +55,13 @@ class Section(BaseModel):
 
 
 class RunConfig(Section):
-    """[run]: the name of the run, and where its files are kept."""
+    """[run]: the name of the run, who coordinates it, and where its files are kept."""
 
     name: RunName = "federation"
     dir: str = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     keep_versions: PositiveInt = 10
+    contact: Annotated[str, Field(max_length=200), AfterValidator(_check_one_line)] = ""
 
     @property
     def path(self) -> Path:
@@ -333,6 +340,11 @@ class FederationConfig(Section):
     def sites_only(self) -> bool:
         """Whether the coordinator deals no rows, so that all clients are those of sites."""
         return self.data.clients == 0
+
+    @property
+    def has_heldout(self) -> bool:
+        """Whether the coordinator has held-out rows: those of `evaluation.rows`, or dealt ones."""
+        return not self.sites_only or self.evaluation.rows is not None
 
     @property
     def min_clients(self) -> int:

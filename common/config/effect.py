@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from common.config.config import FederationConfig, PhaseConfig
+from common.config.config import FederationConfig, PhaseConfig, Section
 from common.errors import ConfigError
 from common.protocol.fields import ObjectiveName
 from common.protocol.tasks import LoraSpec
@@ -25,6 +25,10 @@ _OBJECTIVES: dict[str, tuple[ObjectiveName, ...]] = {
     "turns": ("sft",),
 }
 """Keys of [[phase]] that only some objectives read."""
+_OF_DEALING = ("sft", "va", "kto", "cls", "rows", "dir", "alpha", "partition", "heldout")
+"""Keys of [data] that only a run reads whose rows are dealt by the coordinator."""
+_JOINED_SCORES = ("server", "federated", "cosine")
+"""Contribution sources that are measured elsewhere than at the client itself."""
 
 
 def check_effect(config: FederationConfig) -> None:
@@ -39,12 +43,90 @@ def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
     yield from _of_model(config)
     if config.data.labels and not config.classifies:
         yield "data.labels has no effect: no phase classifies", "leave it out"
+    yield from _of_data(config)
+    yield from _of_evaluation(config)
+    yield from _of_contribution(config)
     schedule = config.schedule
     if schedule.quorum is not None and schedule.reissue != "commit":
         yield (
             'schedule.quorum has no effect without rounds, with schedule.reissue = "immediate"',
             'leave it out, or set schedule.reissue = "commit"',
         )
+
+
+def _of_data(config: FederationConfig) -> Iterator[tuple[str, str]]:
+    data, rows = config.data, config.evaluation.rows
+    if not config.sites_only:
+        if rows is not None:
+            yield (
+                "evaluation.rows has no effect: a run that deals rows holds some of them out",
+                "leave it out and set their share with data.heldout, or set data.clients = 0",
+            )
+        return
+    for key in _changed(data, _OF_DEALING):
+        yield (
+            f"data.{key} has no effect: with data.clients = 0 all rows stay at the sites",
+            "leave it out",
+        )
+    if data.columns and rows is None:
+        yield (
+            "data.columns has no effect: with data.clients = 0 sites name their own columns",
+            "leave it out",
+        )
+    if config.classifies and len(data.labels) < 2:
+        yield (
+            "data.labels is missing: with data.clients = 0 no rows tell the coordinator the classes"
+            " of this run",
+            'name all of them: data.labels = ["negative", "positive"]',
+        )
+    if rows == "synthetic":
+        yield "evaluation.rows is not a file", "name a file of held-out rows, or leave it out"
+
+
+def _of_evaluation(config: FederationConfig) -> Iterator[tuple[str, str]]:
+    if config.evaluates_at_sites:
+        return
+    scores = config.aggregation.contribution_source == "federated"
+    keys = ("every",) if scores else ("every", "max_rows", "deadline_s")
+    for key in _changed(config.evaluation, keys):
+        yield (
+            f"evaluation.{key} has no effect: clients evaluate no versions in this run",
+            "leave it out, or set evaluation.federated = true",
+        )
+
+
+def _of_contribution(config: FederationConfig) -> Iterator[tuple[str, str]]:
+    aggregation = config.aggregation
+    source = aggregation.contribution_source
+    if source in _JOINED_SCORES and aggregation.contribution_mode == "size":
+        yield (
+            f'aggregation.contribution_source = "{source}" has no effect with contribution_mode ='
+            ' "size", which weighs by the number of rows',
+            'set contribution_mode to "loss" or "combined", or leave the source out',
+        )
+    if source not in ("server", "federated"):
+        for key in _changed(aggregation, ("score_deadline_s",)):
+            yield (
+                f"aggregation.{key} has no effect: contribution_source is {source}",
+                'leave it out; scores of "server" and "federated" have to be waited for',
+            )
+    if source == "cosine" and config.schedule.buffer == 1:
+        yield (
+            'aggregation.contribution_source = "cosine" compares updates of one version, but'
+            " schedule.buffer_size is 1",
+            "set schedule.buffer_size to 2 or more, or choose another source",
+        )
+    if source == "server" and not config.has_heldout:
+        yield (
+            'aggregation.contribution_source = "server" needs held-out rows of the coordinator',
+            "name a file of them with evaluation.rows, or choose another source",
+        )
+
+
+def _changed(section: Section, keys: tuple[str, ...]) -> list[str]:
+    """Return the keys that do not have their default."""
+    defaults = type(section)()
+    return [key for key in keys if getattr(section, key) != getattr(defaults, key)]
 
 
 def _of_phase(where: str, phase: PhaseConfig) -> Iterator[tuple[str, str]]:

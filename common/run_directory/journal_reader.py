@@ -25,6 +25,7 @@ from common.run_directory.records import (
     ClientRecord,
     EvaluationRecord,
     ReceiptRecord,
+    RoundRecord,
     ScoreRecord,
 )
 
@@ -142,6 +143,31 @@ def read_evaluations(
             )
         )
     return tuple(records)
+
+
+def read_rounds(db: sqlite3.Connection) -> tuple[RoundRecord, ...]:
+    """Return the evaluations of versions that became due at all clients."""
+    if not _has_table(db, "evaluation_round"):
+        return ()
+    started = db.execute(
+        "SELECT client_id, MIN(issued_at) FROM (SELECT client_id, issued_at FROM attempt"
+        " JOIN task USING (task_id) UNION ALL SELECT client_id, issued_at FROM evaluation)"
+        " GROUP BY client_id ORDER BY client_id"
+    ).fetchall()
+    rows = db.execute(
+        "SELECT opened_at, closed_at, version, phase FROM evaluation_round"
+        " ORDER BY opened_at, rowid"
+    )
+    return tuple(
+        RoundRecord(
+            at=at,
+            closed_at=closed,
+            version=version,
+            phase=phase,
+            expected=tuple(c for c, since in started if closed is None or since <= closed),
+        )
+        for at, closed, version, phase in rows
+    )
 
 
 def read_scores(db: sqlite3.Connection) -> tuple[ScoreRecord, ...]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import RunError
+from common.evaluation.federated import best_of_run, federated_evaluations
 from common.protocol.feed import Event
 from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE
@@ -30,6 +31,7 @@ from common.run_directory.records import (
     ClientRecord,
     EvaluationRecord,
     ReceiptRecord,
+    RoundRecord,
     ScoreRecord,
     WarmStart,
 )
@@ -72,6 +74,7 @@ class RecordedRun:
     layout: str | None = None  # digest of the tensor layout; None for a run of schema 1
     evaluations: tuple[EvaluationRecord, ...] = ()  # by clients, of versions
     scores: tuple[ScoreRecord, ...] = ()  # of updates
+    rounds: tuple[RoundRecord, ...] = ()  # evaluations of versions that became due
 
     @property
     def started_at(self) -> float:
@@ -87,6 +90,11 @@ class RecordedRun:
         """The time of the last record, in seconds since the epoch."""
         parts = (self.versions, self.events, self.attempts, self.receipts, self.updates)
         return max(part[-1].at for part in (*parts, self.samples) if part)
+
+    @property
+    def best_version(self) -> int | None:
+        """The best version by the clients' evaluations in the newest phase that has any."""
+        return best_of_run(federated_evaluations(self.evaluations))
 
     @property
     def phase_ends(self) -> tuple[int, ...]:
@@ -236,4 +244,5 @@ def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connect
         layout=meta.get("layout"),
         evaluations=journal.read_evaluations(db, config.phase),
         scores=journal.read_scores(db),
+        rounds=journal.read_rounds(db),
     )

@@ -100,6 +100,22 @@ class EvaluationRecord(Record):
     seconds: Seconds
 
 
+class RoundRecord(Record):
+    """Evaluation of a version that became due at all clients.
+
+    Attributes:
+        at: When it became due.
+        closed_at: When the last answer came, or the others were given up; None while it is open.
+        expected: Clients that had got any task by then.
+    """
+
+    at: Seconds
+    closed_at: Seconds | None
+    version: Count
+    phase: PhaseIndex
+    expected: Annotated[tuple[Identifier, ...], BeforeValidator(list_to_tuple)] = ()
+
+
 class ScoreRecord(Record):
     """Score of an update that its client cannot inflate.
 

@@ -18,7 +18,10 @@ _CLOCK = "+time"
 def site_rules(name: str, site: str, password_sha256: str) -> tuple[str, ...]:
     """Return the rules of a site: it reads what its tasks need, and writes its heartbeats."""
     runs = f"fccl:{runs_glob(name)}"
-    readable = ("info", "version", "model", "blob:*", f"receipt:{site}:*", f"member:{site}:*")
+    readable = (
+        *("info", "version", "model", "plan", "delivery", "blob:*"),
+        *(f"receipt:{site}:*", f"member:{site}:*"),
+    )
     return (
         *(*_FRESH, _CLOCK, f"#{password_sha256}", f"%R~fccl:run:{name}"),
         *(f"%R~{runs}:{each}" for each in readable),

@@ -19,6 +19,7 @@ from common.protocol.feed import Event
 from common.protocol.fields import Record
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.membership import Membership
+from common.protocol.run_plan import RunPlan
 from common.protocol.tasks import Receipt
 from common.protocol.versions import CurrentModel
 from common.protocol.wire import MAX_HEADER, pack, unpack
@@ -28,6 +29,7 @@ from common.tls.verification import explain_unreadable_ca, verifying_context
 CHUNK = 8 * 1024 * 1024
 HEARTBEAT_TTL_S = 15
 RECEIPT_TTL_S = 7 * 24 * 3600
+DELIVERY_TTL_S = 7 * 24 * 3600
 JOIN_TTL_S = 90 * 24 * 3600
 FEED_LENGTH = 2000
 MAX_COMMANDS = 100  # read at once
@@ -152,6 +154,13 @@ class Store:
     def get_model(self, run: str) -> CurrentModel | None:
         return self._record(CurrentModel, f"fccl:{run}:model")
 
+    def set_plan(self, run: str, plan: bytes) -> None:
+        """Publish the run's plan for the people at the sites, a `RunPlan`."""
+        self._set(f"fccl:{run}:plan", plan)
+
+    def get_plan(self, run: str) -> RunPlan | None:
+        return self._record(RunPlan, f"fccl:{run}:plan")
+
     def put_summary(self, run: str, version: int, line: str) -> None:
         """Publish the summary of a version: one line of JSON, kept for good."""
         self._do(lambda r: r.hset(f"fccl:{run}:summaries", str(version), line))
@@ -225,6 +234,13 @@ class Store:
     def drop_blob(self, run: str, sha256: str, nbytes: int) -> None:
         """Remove a blob that no open task refers to any more."""
         self._do(lambda r: r.delete(*_chunk_keys(run, sha256, nbytes)))
+
+    def set_delivery(self, run: str, frame: bytes) -> None:
+        """Publish what sites get at the end of a run: a frame of `Delivery`."""
+        self._set(f"fccl:{run}:delivery", frame, DELIVERY_TTL_S)
+
+    def get_delivery(self, run: str) -> bytes | None:
+        return self._get(f"fccl:{run}:delivery")
 
     # receipts and membership
 
@@ -326,7 +342,7 @@ class Store:
     # tables that the coordinator replaces as a whole, and the event feed
 
     def put_table(self, run: str, name: str, rows: Mapping[str, bytes]) -> None:
-        """Replace a hash (`clients`, `queues`, `samples`) in one step."""
+        """Replace a hash (`clients`, `queues`, `samples`, `evaluations`) in one step."""
         key = f"fccl:{run}:{name}"
 
         def write(r: Any) -> None:
@@ -353,17 +369,18 @@ class Store:
 
         `events` limits the feed's newest entries.
         """
+        tables = ("clients", "queues", "summaries", "samples", "evaluations")
 
         def pipelined(r: Any) -> list[Any]:
             with r.pipeline(transaction=False) as pipe:
                 pipe.get(f"fccl:{run}:info")
                 pipe.get(f"fccl:{run}:version")
-                for name in ("clients", "queues", "summaries", "samples"):
+                for name in tables:
                     pipe.hgetall(f"fccl:{run}:{name}")
                 pipe.xrevrange(f"fccl:{run}:events", count=events)
                 return list(pipe.execute())
 
-        names = ("info", "version", "clients", "queues", "summaries", "samples", "events")
+        names = ("info", "version", *tables, "events")
         return dict(zip(names, self._do(pipelined), strict=True))
 
     def _set(self, key: str, value: str | bytes | int, ttl_s: int | None = None) -> None:

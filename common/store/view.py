@@ -8,6 +8,7 @@ In an update's path: after `coordinator/publish/store_publisher.py`, before `tui
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -15,6 +16,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BeforeValidator, Field, ValidationError
 
 from common.errors import StoreError, WireError
+from common.evaluation.contributions import ContributionRow, contribution_rows
+from common.evaluation.rows import EvaluationRow
 from common.protocol.feed import Event
 from common.protocol.fields import (
     Count,
@@ -46,8 +49,31 @@ class RunNotFound(StoreError):
     """The store knows no run of this name."""
 
 
+class ScoreCost(Record):
+    """Cost of scores that clients cannot inflate: see `common.run_directory.records.ScoreRecord`.
+
+    Attributes:
+        updates: Number of updates that were scored.
+        seconds: Computing time, of all evaluators together.
+        nbytes: Bytes that travelled for the scores.
+    """
+
+    updates: Count = 0
+    seconds: Seconds = 0.0
+    nbytes: Count = 0
+
+
 class RunInfo(Record):
-    """The coordinator's status of the run as a whole."""
+    """The coordinator's status of the run as a whole.
+
+    Attributes:
+        min_clients: Number of live clients below which nothing is issued or committed.
+        live_clients: Clients whose site has sent a heartbeat within `schedule.lease_s`.
+        open_evaluations: Evaluations at the sites without an answer.
+        contribution_source: What scores are computed from.
+
+    Those of earlier releases lack the optional fields.
+    """
 
     run: RunId
     name: Identifier
@@ -69,10 +95,21 @@ class RunInfo(Record):
     updated_at: Seconds
     max_staleness: Count
     software: ShortText = ""
+    min_clients: Count | None = None
+    live_clients: Count | None = None
+    open_evaluations: Count = 0
+    contribution_source: Identifier = "train"
+    scores: ScoreCost = ScoreCost()
 
 
 class ClientRow(Record):
-    """One client, as the coordinator sees it."""
+    """One client, as the coordinator sees it.
+
+    Attributes:
+        seen_at: Time of the newest heartbeat of its site; None if it has sent none.
+        live: Whether that is recent; None in the status of an earlier release.
+        declines: Whether it declines to evaluate.
+    """
 
     client_id: Identifier
     site: Identifier
@@ -85,6 +122,9 @@ class ClientRow(Record):
     last_loss: Annotated[float, Field(allow_inf_nan=False)] | None = None
     weight: float | None = None
     quarantined: bool = False
+    seen_at: Seconds | None = None
+    live: bool | None = None
+    declines: bool = False
 
 
 class QueueRow(Record):
@@ -97,7 +137,12 @@ class QueueRow(Record):
 
 @dataclass(frozen=True)
 class FederationView:
-    """The state of a run at one moment."""
+    """The state of a run at one moment.
+
+    Attributes:
+        evaluations: Evaluations of versions at the sites, by phase and version.
+        contributions: What each client contributed to the versions, by client.
+    """
 
     info: RunInfo
     clients: tuple[ClientRow, ...]
@@ -106,14 +151,21 @@ class FederationView:
     versions: tuple[VersionSummary, ...]
     events: tuple[Event, ...]
     samples: tuple[SampleAnswer, ...] = ()
+    evaluations: tuple[EvaluationRow, ...] = ()
+    contributions: tuple[ContributionRow, ...] = ()
+
+    @property
+    def best(self) -> EvaluationRow | None:
+        """The evaluation of the best version of the newest phase that was evaluated."""
+        return next((each for each in reversed(self.evaluations) if each.best), None)
 
     @property
     def inbox(self) -> tuple[InboxFigures, ...]:
         return inbox_totals.newest_figures(self.workers)
 
     def fields(self) -> dict[str, Any]:
-        lists = ("clients", "workers", "queues", "versions", "events", "samples", "inbox")
-        listed = {name: [row.fields() for row in getattr(self, name)] for name in lists}
+        names = [field.name for field in dataclasses.fields(self) if field.name != "info"]
+        listed = {name: [row.fields() for row in getattr(self, name)] for name in (*names, "inbox")}
         return {"info": self.info.fields(), **listed}
 
 
@@ -168,16 +220,26 @@ class _Parts:
         self._versions = _Table(VersionSummary.model_validate_json, key=int)
         self._feed = _Table(lambda value: unpack(Event, value)[0], key=_stream_order)
         self._samples = _Table(lambda value: unpack(SampleAnswer, value)[0], key=int)
+        self._evaluations = _Table(EvaluationRow.model_validate_json)
+        self._summed: tuple[VersionSummary, ...] = ()
+        self._contributions: tuple[ContributionRow, ...] = ()
 
     def view(self, raw: Mapping[str, Any], workers: tuple[Heartbeat, ...]) -> FederationView:
+        info = unpack(RunInfo, raw["info"])[0]
+        versions = self._versions.rows(raw["summaries"])
+        if versions is not self._summed:
+            self._summed = versions
+            self._contributions = contribution_rows(versions, info.phases, info.contribution_source)
         return FederationView(
-            info=unpack(RunInfo, raw["info"])[0],
+            info=info,
             clients=self._clients.rows(raw["clients"]),
             workers=workers,
             queues=self._queues.rows(raw["queues"]),
-            versions=self._versions.rows(raw["summaries"]),
+            versions=versions,
             events=self._feed.rows({key: entry[b"e"] for key, entry in raw["events"]}),
             samples=self._samples.rows(raw["samples"]),
+            evaluations=self._evaluations.rows(raw["evaluations"]),
+            contributions=self._contributions,
         )
 
 

@@ -9,13 +9,24 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from broker.protocol import QueueDepth
+from common.clock import format_time
+from common.evaluation.rows import EvaluationRow, evaluation_rows
 from common.protocol.membership import Membership
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import pack
-from common.store.view import ClientRow, QueueRow, RunInfo, RunStatus
-from coordinator.core.events import AdmitClient, DismissClient
-from coordinator.core.state import CoordinatorState, Plan
+from common.store.view import ClientRow, QueueRow, RunInfo, RunStatus, ScoreCost
+from coordinator.core.events import (
+    AcceptEvaluation,
+    Action,
+    AdmitClient,
+    CloseRound,
+    DismissClient,
+    OpenRound,
+)
+from coordinator.core.state import Client, CoordinatorState, Plan
 from coordinator.storage.run import Run
+
+MAX_NAMED = 4  # silent clients in the detail of a run that waits
 
 
 def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -> RunInfo:
@@ -23,12 +34,15 @@ def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -
     plan = run.plan
     members = state.members(plan)
     served = sum(client.site in state.workers_by_site for client in members.values())
+    live = sum(is_live(plan, state, client, now) for client in members.values())
+    least = min_clients(plan, state)
     counts = run.journal.receipt_counts()
+    scored, seconds, nbytes = run.journal.score_cost()
     return RunInfo(
         run=run.run_id,
         name=run.name,
-        status=_run_status(state, bool(served)),
-        detail=_detail(state, served, len(members)),
+        status=_run_status(state, bool(served) and live >= least),
+        detail=_missing(plan, state, now) or _detail(state, served, len(members)),
         version=state.version,
         total_versions=plan.total_versions,
         phase=min(plan.phase_of(state.version), len(plan.phases) - 1),
@@ -44,7 +58,50 @@ def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -
         updated_at=now,
         max_staleness=plan.schedule.max_staleness,
         software=run.software,
+        min_clients=least,
+        live_clients=live,
+        open_evaluations=len(state.evaluations),
+        contribution_source=plan.aggregation.contribution_source,
+        scores=ScoreCost(updates=scored, seconds=seconds, nbytes=nbytes),
     )
+
+
+def min_clients(plan: Plan, state: CoordinatorState) -> int:
+    """Return the number of live clients below which nothing is issued or committed."""
+    return plan.min_clients if state.min_clients is None else state.min_clients
+
+
+def is_live(plan: Plan, state: CoordinatorState, client: Client, now: float) -> bool:
+    """Return whether the client's site has a worker that sent a heartbeat within a lease."""
+    if client.site in state.workers_by_site or client.site in state.resting_by_site:
+        return True
+    seen = state.seen_at.get(client.site)
+    return seen is not None and now - seen <= plan.schedule.lease_s
+
+
+def _missing(plan: Plan, state: CoordinatorState, now: float) -> str:
+    """Return for whom a run below its minimum of clients waits; empty for one that does not.
+
+    A minimum of 1 is that of a run that waits for workers as such.
+    """
+    members, least = state.members(plan).values(), min_clients(plan, state)
+    silent = [client for client in members if not is_live(plan, state, client, now)]
+    lacking = least - (len(members) - len(silent))
+    if least < 2 or lacking <= 0:
+        return ""
+    parts = [_silence(client, state) for client in silent[:MAX_NAMED]]
+    if len(silent) > MAX_NAMED:
+        parts.append(f"{len(silent) - MAX_NAMED} more are silent")
+    if len(members) < least:
+        parts.append(f"{least - len(members)} yet to join")
+    return f"waiting for {lacking} {'client' if lacking == 1 else 'clients'}: {', '.join(parts)}"
+
+
+def _silence(client: Client, state: CoordinatorState) -> str:
+    seen = state.seen_at.get(client.site)
+    if seen is None:
+        return f"{client.client_id} has not been seen"
+    return f"{client.client_id} is silent since {format_time(seen)}"
 
 
 def _detail(state: CoordinatorState, served: int, clients: int) -> str:
@@ -62,7 +119,9 @@ def _run_status(state: CoordinatorState, served: bool) -> RunStatus:
     return "running" if served else "waiting"
 
 
-def client_rows(plan: Plan, state: CoordinatorState, newest: VersionSummary) -> dict[str, bytes]:
+def client_rows(
+    plan: Plan, state: CoordinatorState, newest: VersionSummary, now: float
+) -> dict[str, bytes]:
     """Return the encoded row of each client, by client id."""
     weights = {update.client_id: update.weight for update in newest.updates}
     open_tasks = {task.client_id: task for task in state.tasks.values()}
@@ -82,9 +141,39 @@ def client_rows(plan: Plan, state: CoordinatorState, newest: VersionSummary) -> 
             last_loss=known.last_stats.avg_loss if known.last_stats else None,
             weight=weights.get(client.client_id),
             quarantined=known.quarantined,
+            seen_at=state.seen_at.get(client.site),
+            live=is_live(plan, state, client, now),
+            declines=client.client_id in state.declined,
         )
         rows[client.client_id] = pack(row)
     return rows
+
+
+def changes_evaluations(actions: Sequence[Action]) -> bool:
+    """Return whether a step changes the evaluations of versions, rather than scores of updates."""
+    for action in actions:
+        match action:
+            case OpenRound() | CloseRound():
+                return True
+            case AcceptEvaluation():
+                if not action.evaluation.candidate:
+                    return True
+    return False
+
+
+def evaluations(run: Run) -> tuple[EvaluationRow, ...]:
+    """Return the evaluations of versions at the sites, from the journal."""
+    phases = run.plan.phases
+    return evaluation_rows(
+        run.journal.evaluations(phases),
+        run.journal.evaluation_rounds(),
+        [phase.kind for phase in phases],
+    )
+
+
+def evaluation_table(rows: Sequence[EvaluationRow]) -> dict[str, bytes]:
+    """Return the rows as JSON, because those of many clients are larger than a record's limit."""
+    return {f"{row.phase:04d}-{row.version:08d}": row.model_dump_json().encode() for row in rows}
 
 
 def queue_rows(depths: Mapping[str, QueueDepth]) -> dict[str, bytes]:

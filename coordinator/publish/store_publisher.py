@@ -40,6 +40,7 @@ from coordinator.core.events import (
 from coordinator.core.state import CoordinatorState, Plan
 from coordinator.publish import rows
 from coordinator.publish.base_model_server import BaseModelServer
+from coordinator.publish.site_plan import site_plan
 from coordinator.storage.run import Run
 
 END_TIMEOUT_S = 30.0
@@ -160,6 +161,10 @@ class StorePublisher:
         self._samples = answers
         self._try(self._put_samples)
 
+    def publish_evaluations(self) -> None:
+        """Replace the published evaluations of versions at the sites."""
+        self._try(self._put_evaluations)
+
     def publish_version(self, summary: VersionSummary) -> None:
         """Publish a new version: the adapter first, then the pointer to it."""
         self._try(lambda: self._put_version(summary))
@@ -216,11 +221,15 @@ class StorePublisher:
 
     def _put_state(self, info: RunInfo, state: CoordinatorState, newest: VersionSummary) -> None:
         self._store.set_info(self._run_id, pack(info))
-        table = rows.client_rows(self._run.plan, state, newest)
+        table = rows.client_rows(self._run.plan, state, newest, info.updated_at)
         self._store.put_table(self._run_id, "clients", table)
 
     def _put_samples(self) -> None:
         self._store.put_table(self._run_id, "samples", rows.sample_rows(self._samples))
+
+    def _put_evaluations(self) -> None:
+        table = rows.evaluation_table(rows.evaluations(self._run))
+        self._store.put_table(self._run_id, "evaluations", table)
 
     def _put_version(self, summary: VersionSummary) -> None:
         self._store.put_blob(self._run_id, self._run.versions.frame(summary.version))
@@ -273,6 +282,7 @@ class StorePublisher:
         store, run_id, journal = self._store, self._run_id, self._run.journal
         summaries = journal.versions()
         self._put_samples()
+        self._put_evaluations()
         for summary in summaries:
             store.put_summary(run_id, summary.version, summary.model_dump_json())
         for version in in_use | {summaries[-1].version}:
@@ -284,6 +294,7 @@ class StorePublisher:
         if store.get_version(run_id) is None:  # else the feed is still there
             store.append_events(run_id, journal.events(RESTORED_EVENTS))
         self._put_model(summaries[-1])
+        store.set_plan(run_id, pack(site_plan(self._run, summaries[-1].version)))
         store.set_version(run_id, summaries[-1].version)
         store.set_run(self._run.name, run_id)
         self._published |= in_use

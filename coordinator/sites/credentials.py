@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from broker.rabbit.management import Account, ManagementApi, permission
 from common.clock import Clock
 from common.errors import BrokerError, StoreError
+from common.protocol.fields import RowKind
 from common.protocol.invitation import (
     PROTOCOL,
     Invitation,
@@ -25,6 +26,7 @@ from common.protocol.invitation import (
     JoinRequest,
     format_time,
     new_secret,
+    short_labels,
     store_hash,
 )
 from common.protocol.kinds import EventKind
@@ -51,6 +53,8 @@ class InvitationTerms:
     ca: str | None
     max_clients: int
     max_rows: int
+    kinds: tuple[RowKind, ...] | None = None  # of rows that the run learns from
+    labels: tuple[str, ...] = ()  # its classes, where it classifies and they are declared
 
 
 class SiteAccess:
@@ -66,6 +70,7 @@ class SiteAccess:
         self._name, self._sites = name, sites
         self._management, self._store, self._clock = management, store, clock
         self._checked_at = self._failed_at = 0.0
+        self._renewed = False  # the permissions of all sites in the store, by this process
         self._failure = ""
 
     # for operators
@@ -95,6 +100,8 @@ class SiteAccess:
             ca=terms.ca,
             secret=secret,
             expires_at=expires_at,
+            kinds=terms.kinds,
+            labels=short_labels(terms.labels),
         )
 
     def revoke(self, site: str) -> InvitedSite:
@@ -222,9 +229,11 @@ class SiteAccess:
             if join_user(token.token_id) not in known:
                 self._grant_join(token)
         missing = [site for site in joined if site_user(self._name, site.name) not in known]
-        for site in missing:
+        # Once for all sites: those that joined an earlier release lack the rules that came later.
+        for site in missing if self._renewed else joined:
             rules = acl.site_rules(self._name, site.name, site.store_hash)
             acl.grant(self._store, site_user(self._name, site.name), rules)
+        self._renewed = True
         return [site.name for site in missing]
 
     def _restore_broker_users(self, joined: list[InvitedSite]) -> list[str]:

@@ -24,13 +24,13 @@ from pydantic import ValidationError
 
 from common.config.config import PhaseConfig
 from common.errors import FencedError, RunError
-from common.evaluation.federated import FederatedEvaluation, federated_evaluations
 from common.protocol.commands import CommandReply
 from common.protocol.feed import Event
 from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import Receipt
 from common.protocol.versions import VersionSummary
-from common.run_directory.journal_reader import read_evaluations
+from common.run_directory import journal_reader
+from common.run_directory.records import EvaluationRecord, RoundRecord
 from coordinator.core.events import Action
 from coordinator.core.state import Client, CoordinatorState
 from coordinator.storage import journal_rows
@@ -246,11 +246,6 @@ class Journal:
         """Return the SHA-256 of the broadcast frame of every version."""
         return {summary.version: summary.sha256 for summary in self.versions()}
 
-    def evaluations(self, phases: Sequence[PhaseConfig]) -> tuple[FederatedEvaluation, ...]:
-        """Return the clients' evaluations of versions, by phase and version."""
-        with translated_errors(self._path):
-            return federated_evaluations(read_evaluations(self._db, phases))
-
     def events(self, limit: int) -> list[Event]:
         """Return the newest entries of the event feed, oldest first."""
         query = "SELECT at, level, kind, text, refs FROM event ORDER BY id DESC LIMIT ?"
@@ -271,6 +266,22 @@ class Journal:
     def receipt_counts(self) -> dict[str, int]:
         """Return how many training tasks were closed, by state of the receipt."""
         return dict(self.rows("SELECT state, COUNT(*) FROM receipt GROUP BY state"))
+
+    def evaluations(self, phases: Sequence[PhaseConfig]) -> tuple[EvaluationRecord, ...]:
+        """Return the clients' accepted evaluations of versions, oldest first."""
+        with translated_errors(self._path):
+            return journal_reader.read_evaluations(self._db, phases)
+
+    def evaluation_rounds(self) -> tuple[RoundRecord, ...]:
+        """Return the evaluations of versions that became due, oldest first."""
+        with translated_errors(self._path):
+            return journal_reader.read_rounds(self._db)
+
+    def score_cost(self) -> tuple[int, float, int]:
+        """Return number, computing seconds and bytes of all scores of updates."""
+        query = "SELECT COUNT(*), TOTAL(seconds), COALESCE(SUM(nbytes), 0) FROM score"
+        count, seconds, nbytes = self.rows(query)[0]
+        return count, seconds, nbytes
 
     def check_epoch(self) -> None:
         """Raise `FencedError` if another coordinator has taken over."""

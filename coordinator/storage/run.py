@@ -84,6 +84,7 @@ class Run:
     versions: Versions
     base_path: Path
     software: str
+    config: FederationConfig  # of this start
 
 
 def check_mode(config: FederationConfig, mode: StartMode) -> None:
@@ -200,6 +201,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         versions=versions,
         base_path=find_base(base),
         software=software_version(),
+        config=config,
     )
 
 

@@ -12,7 +12,7 @@ from common.errors import ConfigError
 from common.run_directory.recorded_run import CONFIG_FILE, read_config
 
 _PER_START = ("broker", "store", "operations", "offline")  # sections that belong to one start
-_MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"} | {
+_MAY_CHANGE = {"run.dir", "run.keep_versions", "run.contact", "data.dir"} | {
     f"samples.{key}" for key in SamplesConfig.model_fields
 }
 

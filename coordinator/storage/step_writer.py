@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
+from common.evaluation.federated import federated_evaluations
 from common.protocol.feed import Event
 from common.protocol.versions import VersionSummary
 from common.protocol.wire import pack
@@ -38,7 +39,7 @@ class StepWriter:
     def __init__(self, run: Run, spool: Spool) -> None:
         self._run, self._plan, self._journal = run, run.plan, run.journal
         self._versions, self._spool = run.versions, spool
-        self._jsonl = JsonlFiles(run.directory)
+        self._jsonl = JsonlFiles(run.directory, run.plan.phases)
         self.summaries: list[VersionSummary] = []
         """Summaries of all versions, from 0; empty before `start`."""
 
@@ -124,7 +125,7 @@ class StepWriter:
             self.summaries,
             self._run.keep_versions,
             set(in_use),
-            self._journal.evaluations(self._plan.phases),
+            federated_evaluations(self._journal.evaluations(self._plan.phases)),
         )
         with self._journal.fenced():  # else a successor's versions would not be kept
             self._versions.retain(kept)

@@ -1,7 +1,8 @@
 """A folder of prepared data: its files, the number of rows in each, and its manifest.
 
 Each client has one `client_<i>_<kind>.jsonl` per kind, which only that client reads; each kind has
-one `heldout_<kind>.jsonl`, which no client reads. The manifest is written last: a folder without
+one `heldout_<kind>.jsonl`, which no client reads. A run whose rows all stay at the sites has the
+held-out files alone, if it has any. The manifest is written last: a folder without
 one was never finished and is prepared again.
 
 Data path: `learning.data.shards` writes the folder; the coordinator's preparation, workers and
@@ -107,6 +108,11 @@ def save(prepared: PreparedData) -> None:
         file = prepared.folder / f"skew_{kind}.png"
         plot_skew(_label_counts(prepared, kind), _title(kind), file)
     (prepared.folder / "skew.txt").write_text(skew_tables(prepared), encoding="utf-8")
+    save_manifest(prepared)
+
+
+def save_manifest(prepared: PreparedData) -> None:
+    """Write the manifest alone, of a folder whose other files are written."""
     manifest = {
         "settings": prepared.settings,
         "heldout": {kind: path.name for kind, path in prepared.heldout.items()},

@@ -81,6 +81,25 @@ def prepare_shards(
     return prepared
 
 
+def write_heldout(rows: Mapping[RowKind, Sequence[Row]], out: Path) -> PreparedData:
+    """Write held-out rows alone, for a run whose clients have their own elsewhere.
+
+    Raises:
+        DataError: The folder cannot be created.
+    """
+    _make_folder(out)
+    aside = [_DealtRows(kind, own, (), ()) for kind, own in rows.items()]
+    prepared = PreparedData(
+        folder=out,
+        shards=(),
+        heldout={each.kind: _write_heldout(out, each) for each in aside},
+        heldout_rows={kind: len(own) for kind, own in rows.items()},
+        settings={"clients": 0},
+    )
+    prepared_data.save_manifest(prepared)
+    return prepared
+
+
 def _digest(rows: Sequence[Row]) -> str:
     text = json.dumps([list(asdict(row).values()) for row in rows])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -104,3 +104,88 @@ def test_weights_that_are_not_float32_need_lora(model: dict[str, Any]) -> None:
 def test_a_run_that_began_with_such_a_setting_can_still_be_read() -> None:
     phase = {"objective": "dpo", "preference_loss": "ipo", "label_smoothing": 0.1}
     assert loader.parse({"phase": [phase]}, "test").phase[0].label_smoothing == 0.1
+
+
+SITES_ONLY = {"clients": 0}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sft", "rows.jsonl"),
+        ("kto", "rows.jsonl"),
+        ("rows", 100),
+        ("dir", "data"),
+        ("alpha", 0.1),
+        ("partition", "length"),
+        ("heldout", 0.2),
+        ("columns", {"output": "answer"}),
+    ],
+)
+def test_settings_of_dealt_rows_are_refused_where_all_rows_stay_at_the_sites(
+    key: str, value: object
+) -> None:
+    assert f"data.{key} has no effect" in refusal({"data": {**SITES_ONLY, key: value}}).what
+
+
+def test_columns_have_an_effect_on_the_held_out_rows_of_sites_only_runs() -> None:
+    data = {**SITES_ONLY, "columns": {"output": "answer"}}
+    check_effect(loader.parse({"data": data, "evaluation": {"rows": "rows.jsonl"}}, "test"))
+
+
+@pytest.mark.parametrize("labels", [[], ["one"]])
+def test_a_classifier_whose_rows_stay_at_the_sites_needs_its_classes(labels: list[str]) -> None:
+    table = {
+        "data": {**SITES_ONLY, "labels": labels},
+        "phase": [{"objective": "classification"}],
+    }
+    assert refusal(table).what.startswith("data.labels is missing")
+
+
+@pytest.mark.parametrize(
+    ("table", "what"),
+    [
+        ({"evaluation": {"rows": "r.jsonl"}}, "evaluation.rows has no effect"),
+        ({"evaluation": {"every": 2}}, "evaluation.every has no effect"),
+        ({"evaluation": {"max_rows": 20}}, "evaluation.max_rows has no effect"),
+        ({"evaluation": {"deadline_s": 9.0}}, "evaluation.deadline_s has no effect"),
+        ({"data": SITES_ONLY, "evaluation": {"rows": "synthetic"}}, "is not a file"),
+        (
+            {"data": SITES_ONLY, "evaluation": {"federated": False, "every": 2}},
+            "evaluation.every has no effect",
+        ),
+    ],
+)
+def test_settings_of_evaluations_that_do_not_take_place_are_refused(
+    table: dict[str, Any], what: str
+) -> None:
+    assert what in refusal(table).what
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "what"),
+    [
+        ({"contribution_source": "server", "contribution_mode": "size"}, "has no effect"),
+        ({"score_deadline_s": 5.0}, "score_deadline_s has no effect"),
+        ({"contribution_source": "cosine", "score_deadline_s": 5.0}, "score_deadline_s"),
+        ({"contribution_source": "server"}, "needs held-out rows"),
+    ],
+)
+def test_contribution_sources_that_cannot_work_in_a_run_of_sites_only_are_refused(
+    aggregation: dict[str, Any], what: str
+) -> None:
+    assert what in refusal({"data": SITES_ONLY, "aggregation": aggregation}).what
+
+
+def test_cosine_needs_several_updates_per_version() -> None:
+    table = {"aggregation": {"contribution_source": "cosine"}}
+    check_effect(loader.parse(table, "test"))
+    assert "buffer_size is 1" in refusal({**table, "schedule": {"buffer_size": 1}}).what
+
+
+def test_limits_of_evaluations_have_an_effect_where_clients_score_updates() -> None:
+    table = {
+        "aggregation": {"contribution_source": "federated", "score_deadline_s": 5.0},
+        "evaluation": {"max_rows": 20},
+    }
+    check_effect(loader.parse(table, "test"))
