@@ -29,6 +29,7 @@ from coordinator.core.events import (
     AcceptUpdate,
     Action,
     AdmitClient,
+    CloseRound,
     CloseTask,
     CommandReceived,
     CoordinatorEvent,
@@ -45,6 +46,8 @@ from coordinator.core.state import CoordinatorState
 from coordinator.ingest.ingest import Ingest
 from coordinator.ingest.site_queues import FLOOD_MESSAGES, MUTE_S, SiteMessage, SiteQueues
 from coordinator.observer import CoordinatorObserver
+from coordinator.publish import rows
+from coordinator.publish.delivery import DeliveryPublisher
 from coordinator.publish.store_publisher import StorePublisher, versions_in_use
 from coordinator.samples_source import SamplesSource
 from coordinator.sites.credentials import SiteAccess
@@ -90,6 +93,7 @@ class Service:
         update_bytes: int = UPDATE_QUEUE_BYTES,
         metrics: CoordinatorObserver | None = None,
         samples: SamplesSource | None = None,
+        delivery: DeliveryPublisher | None = None,
     ) -> None:
         """Store the arguments; `serve` takes the run over.
 
@@ -106,6 +110,7 @@ class Service:
             update_bytes: Quota of each site's update queue, in bytes.
             metrics: Hooks for metrics, called in the thread of `serve`.
             samples: Source of live samples.
+            delivery: Publisher of the result for invited sites.
         """
         self._run, self._plan, self._journal = run, run.plan, run.journal
         self._clock, self._on_event, self._access = clock, on_event, access
@@ -117,6 +122,7 @@ class Service:
         self._writer = StepWriter(run, spool)
         self._publisher = StorePublisher(run, store, clock, on_event)
         self._samples, self._samples_file = samples or SamplesSource(), SamplesFile(run.directory)
+        self._delivery = delivery
         self._state = CoordinatorState()
         self._finish: FinishRun | None = None
         self._ticked_at = 0.0
@@ -195,6 +201,8 @@ class Service:
         self._metrics.on_tick(self._state, self._publisher.is_up, self._queue_problem)
 
     def _end(self, finish: FinishRun, stop: Flag) -> None:
+        if finish.complete and self._delivery is not None and self._state.joined:
+            self._record(*self._delivery.publish(stop))  # workers look for it at the end
         self._publisher.publish_end(finish, self._state, self._writer.summaries[-1], stop)
         if finish.complete:
             self._queues.delete()
@@ -341,7 +349,7 @@ class Service:
     def _publish_step(self, actions: tuple[Action, ...], written: WrittenStep) -> None:
         for event in written.events:
             self._on_event(event)
-        if written.summaries:
+        if written.summaries or any(isinstance(action, CloseRound) for action in actions):
             self._writer.append_lines()
         for summary in written.summaries.values():  # the adapter is there before a task names it
             self._publisher.publish_version(summary)
@@ -349,6 +357,8 @@ class Service:
         self._publish_tasks()
         for action in actions:
             self._publish_action(action)
+        if rows.changes_evaluations(actions):
+            self._publisher.publish_evaluations()
         if written.events:
             self._publisher.publish_events(written.events)
 

@@ -119,6 +119,13 @@ def _find_base_model(request: Fields, channel: Channel) -> str:
     return str(LocalTasks(channel.output.progress, channel.output.print).find_base_model(base))
 
 
+def _write_cards(request: Fields, channel: Channel) -> list[str]:
+    from cli.run.local_tasks import write_cards
+
+    directory, base_path = Path(request["directory"]), Path(request["base_path"])
+    return write_cards(directory, base_path, request["versions"])
+
+
 def _write_report(request: Fields, channel: Channel) -> str:
     from cli.run.local_tasks import write_final_report
 
@@ -158,6 +165,7 @@ def _sample(request: Fields, channel: Channel) -> None:
 TASKS: dict[str, Callable[[Fields, Channel], Any]] = {
     "prepare": _prepare,
     "base model": _find_base_model,
+    "cards": _write_cards,
     "report": _write_report,
     "samples": _sample,
 }

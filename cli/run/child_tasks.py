@@ -6,6 +6,7 @@ tasks of `cli/run/local_tasks.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cli.console import Output
@@ -43,6 +44,11 @@ class ChildTasks:
 
     def live_samples(self, run: Run) -> SamplesSource:
         return ChildSampler(run.directory, run.base_path, run.samples)
+
+    def write_cards(self, run: Run, versions: Sequence[int]) -> list[str]:
+        request = {"directory": str(run.directory), "base_path": str(run.base_path)}
+        found = run_task("cards", {**request, "versions": list(versions)}, self._output)
+        return [str(text) for text in found]
 
     def write_report(self, run: Run) -> Path:
         request = {"directory": str(run.directory), "base_path": str(run.base_path)}

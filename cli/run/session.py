@@ -6,7 +6,7 @@ Tasks that need a model are passed in as `ModelTasks`: the demo performs them in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +37,9 @@ class ModelTasks(Protocol):
 
     def live_samples(self, run: Run) -> SamplesSource:
         """Return the source of live samples of a run."""
+
+    def write_cards(self, run: Run, versions: Sequence[int]) -> Sequence[str]:
+        """Return the model cards of versions of a run."""
 
     def write_report(self, run: Run) -> Path:
         """Write the final report and return the path of its Markdown file."""

@@ -38,7 +38,7 @@ class StepWriter:
     def __init__(self, run: Run, spool: Spool) -> None:
         self._run, self._plan, self._journal = run, run.plan, run.journal
         self._versions, self._spool = run.versions, spool
-        self._jsonl = JsonlFiles(run.directory)
+        self._jsonl = JsonlFiles(run.directory, run.plan.phases)
         self.summaries: list[VersionSummary] = []
         """Summaries of all versions, from 0; empty before `start`."""
 
