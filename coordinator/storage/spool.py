@@ -10,15 +10,17 @@ On an update's path `coordinator/ingest/ingest.py` writes here; the next file is
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from pathlib import Path
+
+import numpy as np
 
 from common.errors import RunError, WireError
 from common.files import sync_path, write_at
 from common.protocol import codec
 from common.protocol.layout import TensorLayout
 from common.protocol.tensor_table import layout_of
-from common.protocol.tensors import Tensors
+from common.protocol.tensors import Array, Tensors
 from common.protocol.updates import Update
 from common.protocol.wire import unpack
 
@@ -29,11 +31,15 @@ def decode_delta(update: Update, data: memoryview, layout: TensorLayout) -> Tens
     Raises:
         WireError: The tensors have another layout, or the data is damaged.
     """
+    _check_layout(update, layout)
+    return codec.decode(update.codec, layout, data)
+
+
+def _check_layout(update: Update, layout: TensorLayout) -> None:
     table = update.tensors
     claimed = update.layout if table is None else layout_of(update.codec, table).digest
     if claimed != layout.digest:
         raise WireError("names or shapes of the update's tensors differ from the adapter's")
-    return codec.decode(update.codec, layout, data)
 
 
 def upload_name(site: str, sha256: str) -> str:
@@ -83,6 +89,18 @@ class Spool:
         """Return the decoded tensors of an accepted update; raise as `frame` does."""
         update, data = unpack(Update, self.frame(upload))
         return decode_delta(update, data, layout)
+
+    def tensors(self, upload: str, layout: TensorLayout) -> Iterator[Array]:
+        """Yield the decoded tensors of an accepted update, without reading all of it at once.
+
+        Raises:
+            OSError, WireError: The file cannot be read, or is damaged.
+        """
+        frame = memoryview(np.memmap(self._path / upload, np.uint8, "r"))
+        update, data = unpack(Update, frame)
+        _check_layout(update, layout)
+        for _, tensor in codec.decode_each(update.codec, layout, data):
+            yield tensor
 
     def drop(self, upload: str) -> None:
         (self._path / upload).unlink(missing_ok=True)
