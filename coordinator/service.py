@@ -31,12 +31,14 @@ from coordinator.core.events import (
     Action,
     AdmitClient,
     CloseEvaluation,
+    CloseRound,
     CloseTask,
     CommandReceived,
     CoordinatorEvent,
     DiscardMessage,
     DismissClient,
     FinishRun,
+    OpenRound,
     RepeatReceipt,
     ReplyToCommand,
     RequestScores,
@@ -50,6 +52,7 @@ from coordinator.cosine_scores import CosineScores
 from coordinator.ingest.ingest import Ingest
 from coordinator.ingest.site_queues import FLOOD_MESSAGES, MUTE_S, SiteMessage, SiteQueues
 from coordinator.observer import CoordinatorObserver
+from coordinator.publish.delivery import DeliveryPublisher
 from coordinator.publish.store_publisher import StorePublisher, versions_in_use
 from coordinator.samples_source import SamplesSource
 from coordinator.scores_source import ScoreRequest, ScoreSource
@@ -98,6 +101,7 @@ class Service:
         metrics: CoordinatorObserver | None = None,
         samples: SamplesSource | None = None,
         scores: ScoreSource | None = None,
+        delivery: DeliveryPublisher | None = None,
     ) -> None:
         """Store the arguments; `serve` takes the run over.
 
@@ -115,6 +119,7 @@ class Service:
             metrics: Hooks for metrics, called in the thread of `serve`.
             samples: Source of live samples.
             scores: Source of the scores of contribution source `server`.
+            delivery: Publisher of the result for invited sites.
         """
         self._run, self._plan, self._journal = run, run.plan, run.journal
         self._clock, self._on_event, self._access = clock, on_event, access
@@ -130,6 +135,7 @@ class Service:
         if run.plan.aggregation.contribution_source == "cosine":
             scores = CosineScores(run.versions, spool)
         self._scores = scores or ScoreSource()
+        self._delivery = delivery
         self._state = CoordinatorState()
         self._finish: FinishRun | None = None
         self._ticked_at = 0.0
@@ -211,6 +217,8 @@ class Service:
         self._metrics.on_tick(self._state, self._publisher.is_up, self._queue_problem)
 
     def _end(self, finish: FinishRun, stop: Flag) -> None:
+        if finish.complete and self._delivery is not None and self._state.joined:
+            self._record(*self._delivery.publish(stop))  # workers look for it at the end
         self._publisher.publish_end(finish, self._state, self._writer.summaries[-1], stop)
         if finish.complete:
             self._queues.delete()
@@ -368,7 +376,7 @@ class Service:
     def _publish_step(self, actions: tuple[Action, ...], written: WrittenStep) -> None:
         for event in written.events:
             self._on_event(event)
-        if written.summaries:
+        if written.summaries or any(isinstance(action, CloseRound) for action in actions):
             self._writer.append_lines()
         for summary in written.summaries.values():  # the adapter is there before a task names it
             self._publisher.publish_version(summary)
@@ -377,6 +385,8 @@ class Service:
         self._publish_tasks()
         for action in actions:
             self._publish_action(action)
+        if any(isinstance(each, OpenRound | AcceptEvaluation | CloseRound) for each in actions):
+            self._publisher.publish_evaluations()
         if written.events:
             self._publisher.publish_events(written.events)
 

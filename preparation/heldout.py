@@ -15,6 +15,7 @@ from common.config.config import FederationConfig
 from common.errors import DataError
 from common.protocol.fields import RowKind
 from learning.data import shards, sources
+from learning.data.omissions import print_omissions
 from learning.data.row_types import Row
 from learning.data.rows import LoadedRows
 from learning.models.base import BaseModel
@@ -93,5 +94,5 @@ def _read_rows(
         kind: replace(own, skipped=tuple(one for one in own.skipped if one.line in unusable))
         for kind, own in found.items()
     }
-    sources.report_rows(source, next(iter(kept.values())), on_message)
+    print_omissions(source, next(iter(kept.values())), on_message)
     return kept

@@ -24,6 +24,7 @@ class WorkerEventKind(StrEnum):
     UNLEARNED = "unlearned"  # live input was not learned, or was dropped
     REBASED = "rebased"  # what a client had learned was applied to a newer version
     RESTING = "resting"  # the worker takes no tasks outside its hours, or takes them again
+    DELIVERED = "delivered"  # the result of the run is on this machine
     SETTLED = "settled"  # live input is in an accepted update
 
 

@@ -32,6 +32,7 @@ from worker.settings.settings import SiteSettings
 from worker.settings.suitability import check_run
 from worker.site import run_discovery
 from worker.site.enrolment import CredentialsCheck, EnrolmentRequests
+from worker.site.local_paths import LocalPaths
 from worker.spool import Slot, claim_slot, count_workers
 from worker.task_runner import StepCallback, TaskRunner
 from worker.task_source import TaskSource
@@ -151,7 +152,18 @@ def _make_parts(
     own = settings.site_settings
     topology, site, metrics = Topology(run, (settings.site,)), settings.site, callbacks.metrics
     first = _first_heartbeat(settings, slot, data)
-    heartbeats = HeartbeatSender(heartbeat_store, run, first, clock, metrics.on_heartbeat)
+    folders = (
+        settings.data,
+        settings.state,
+        settings.cache,
+        settings.base,
+        Path.home(),
+        Path.cwd(),
+    )
+    public_text = LocalPaths(folders).strip
+    heartbeats = HeartbeatSender(
+        heartbeat_store, run, first, clock, metrics.on_heartbeat, public_text
+    )
 
     def run_over() -> bool:
         return bool(run_discovery.end_reason(store, settings.name, run))
@@ -209,6 +221,7 @@ def _make_parts(
             on_receipt=learner.apply_receipt if learner else lambda pending, receipt: None,
             throttle=Throttle(own.upload_rate, lambda: count_workers(settings.state)),
             on_publishing=heartbeats.set_publishing,
+            public_text=public_text,
         ),
         metrics=metrics,
         rest=Rest(own.windows, clock),

@@ -30,7 +30,7 @@ class HeartbeatSender:
 
     `first` is the heartbeat to begin with; `update` changes its fields. `on_heartbeat` is called
     after each one with whether it has arrived. The store is a connection of its own, with short
-    time-outs.
+    time-outs. `public_text` removes what is only this site's business from the text of an event.
     """
 
     def __init__(
@@ -40,9 +40,11 @@ class HeartbeatSender:
         first: Heartbeat,
         clock: Clock,
         on_heartbeat: Callable[[bool], None] = lambda arrived: None,
+        public_text: Callable[[str], str] = str,
     ) -> None:
         self._store, self._run, self._clock = store, run, clock
         self._on_heartbeat = on_heartbeat
+        self._public_text = public_text
         self._lock = threading.Lock()
         self._heartbeat = first
         self._events: deque[LocalEvent] = deque(maxlen=MAX_EVENTS)
@@ -109,8 +111,9 @@ class HeartbeatSender:
 
     def add_event(self, kind: WorkerEventKind, text: str) -> None:
         """Send an event with the next heartbeats. It must not contain user text."""
+        public = self._public_text(text)[:500]
         with self._lock:
-            self._events.append(LocalEvent(at=self._clock(), kind=kind, text=text[:500]))
+            self._events.append(LocalEvent(at=self._clock(), kind=kind, text=public))
 
     def close(self) -> None:
         """Stop sending, and remove the heartbeat from the store."""

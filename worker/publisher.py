@@ -30,7 +30,8 @@ class Publisher:
 
     `on_receipt` is called with a receipt while its update is still on the disk; after a crash, it
     is called a second time. `on_publishing` is called with the update that is being sent, and with
-    None at its end. Callbacks run in the publisher's thread.
+    None at its end. Callbacks run in the publisher's thread. `public_text` removes from the reason
+    of a refusal what is only this site's business.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Publisher:
         on_receipt: Callable[[PendingUpdate, Receipt], None] = lambda pending, receipt: None,
         throttle: Throttle | None = None,
         on_publishing: Callable[[PendingUpdate | None], None] = lambda pending: None,
+        public_text: Callable[[str], str] = str,
     ) -> None:
         self._broker, self._store = broker, store
         self._topology, self._site, self._slot = topology, site, slot
@@ -53,6 +55,7 @@ class Publisher:
         self._on_receipt = on_receipt
         self._throttle = throttle or Throttle(None)
         self._on_publishing = on_publishing
+        self._public_text = public_text
         self._published: dict[str, float] = {}  # update id → monotonic time
         self.settled = 0  # updates whose receipt has come
         self._wake = threading.Event()
@@ -69,6 +72,8 @@ class Publisher:
         Raises:
             BrokerError: The broker is out of reach; the task's lease will run out.
         """
+        reason = self._public_text(refusal.reason)
+        refusal = refusal.model_copy(update={"reason": reason})
         message = Message(pack(refusal), message_id=f"{refusal.task_id}.{refusal.attempt}")
         self._broker.publish_update(self._topology, self._site, message)
 

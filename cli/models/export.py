@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from cli.console import Output
+from cli.models.export_delivered import export_delivered, refuse_with_site
 from cli.options import plain_option
 from common.errors import ConfigError
 from common.paths import cache_dir
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), metavar="[RUN]")
+@click.argument("out", type=click.Path(path_type=Path), required=False, metavar="OUT")
+@click.option("--site", help="Write what a run delivered to this site, at the site's machine.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="With --site: the state directory, if the worker was started with --state.",
+)
 @click.option(
     "--version", type=click.IntRange(min=0), help="Version to export [default: the newest]."
 )
@@ -39,7 +46,9 @@ if TYPE_CHECKING:
 @plain_option
 def command(
     run: Path,
-    out: Path,
+    out: Path | None,
+    site: str | None,
+    state: Path | None,
     version: int | None,
     merge: bool,
     dtype: str | None,
@@ -50,7 +59,16 @@ def command(
 
     RUN is a run directory, finished, stopped or running; it is only read. OUT is created. A run
     that trained all parameters gives a whole model, with or without --merge.
+
+    At the machine of an invited site, `--site NAME OUT` copies what was delivered to the site.
     """
+    if site is not None:
+        check_target(run)
+        refuse_with_site({"RUN": out, "--version": version, "--merge": merge, "--dtype": dtype})
+        export_delivered(site, state, run, with_base=with_base, best=False, output=Output(plain))
+        return
+    if out is None:
+        raise click.UsageError("Missing argument 'OUT'.")
     check_target(out)
     recorded = read_run(run)
     chosen = recorded.choose_version(version)

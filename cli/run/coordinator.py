@@ -36,6 +36,7 @@ from common.config.config import FederationConfig
 from common.protocol.naming import LOCAL_SITE
 from common.store.store import Store, connect
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.publish.delivery import DeliveryPublisher
 from coordinator.service import Service
 from coordinator.sites.credentials import SiteAccess
 from coordinator.sites.registry import SiteRegistry
@@ -92,6 +93,8 @@ def _serve(config: FederationConfig, mode: str, output: Output, status: ProcessS
             update_bytes=config.broker.site_mib << 20,
             metrics=CoordinatorMetrics(status.registry, status.health, run),
             samples=tasks.live_samples(run),
+            scores=tasks.update_scores(run),
+            delivery=DeliveryPublisher(run, store, time.time, tasks.write_cards),
         )
         stop = threading.Event()
         handle_signals([stop])

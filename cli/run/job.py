@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
@@ -62,6 +63,7 @@ def invited_job(
     output: Output,
     stop: Flag,
     *,
+    columns: Mapping[str, str] | None = None,
     forever: bool = False,
 ) -> WorkerJob | None:
     """Import the rows of an invited site, and join unless it has joined; None after `stop`.
@@ -71,7 +73,14 @@ def invited_job(
     join_site.check_files(data)
     from worker.data.import_rows import import_rows
 
-    rows = import_rows(data, request.site, request.directory / "data", output.print)
+    rows = import_rows(
+        data,
+        request.site,
+        request.directory / "data",
+        output.print,
+        columns or {},
+        request.expected,
+    )
     config = join_site.join_federation(request, stop, host_name(), output.event)
     if config is None:
         return None

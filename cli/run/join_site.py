@@ -16,9 +16,11 @@ from common.paths import state_dir
 from common.protocol.invitation import Invitation, decode
 from common.software import software_version
 from common.store.store import Store, connect
+from worker.data.expected_rows import ANY_ROWS, ExpectedRows
 from worker.events import EventCallback, WorkerEventKind
 from worker.site import identity
 from worker.site.enrolment import STORE_FORGOT_SITE, revoked_error
+from worker.site.identity import Identity
 from worker.site.join import join
 
 RETRY_S = 1.0
@@ -31,6 +33,7 @@ class SiteRequest:
     site: str
     directory: Path  # where its identity is, or will be
     invitation: Invitation | None = None  # None for a site that has joined before
+    expected: ExpectedRows = ANY_ROWS  # what its runs learn from, as far as the site knows
 
 
 def site_request(token: str | None, site: str, name: str) -> SiteRequest:
@@ -42,10 +45,12 @@ def site_request(token: str | None, site: str, name: str) -> SiteRequest:
         JoinError: The token cannot be used, or this machine has not joined.
     """
     if token is None:
-        return SiteRequest(site, _joined_directory(site, name))
+        directory, own = _joined_directory(site, name)
+        return SiteRequest(site, directory, None, ExpectedRows(own.kinds, own.labels))
     invitation = read_invitation(token)
     directory = identity.identity_dir(state_dir(), invitation.name, invitation.site)
-    return SiteRequest(invitation.site, directory, invitation)
+    expected = ExpectedRows(invitation.kinds or (), invitation.labels or ())
+    return SiteRequest(invitation.site, directory, invitation, expected)
 
 
 def read_invitation(word: str) -> Invitation:
@@ -89,12 +94,14 @@ def join_federation(
     return None if own is None else identity.worker_config(own, request.directory)
 
 
-def _joined_directory(site: str, name: str) -> Path:
+def _joined_directory(site: str, name: str) -> tuple[Path, Identity]:
+    """Return the folder of a site that has joined, and its identity."""
     directory = identity.identity_dir(state_dir(), name, site)
-    if identity.load(directory) is not None:
-        return directory
-    if (other := identity.find(state_dir(), site)) is not None:
-        return other
+    if (own := identity.load(directory)) is not None:
+        return directory, own
+    other = identity.find(state_dir(), site)
+    if other is not None and (own := identity.load(other)) is not None:
+        return other, own
     raise JoinError(
         f"this machine has not joined as site {site}",
         f"run `fccl worker --join TOKEN` with the token that `fccl invite {site}` prints",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.config.config import FederationConfig
@@ -13,11 +14,14 @@ from common.paths import cache_dir
 from common.protocol.tasks import BaseRef
 from common.run_directory.recorded_run import read_run
 from coordinator.samples_source import SamplesSource
+from coordinator.scores_source import ScoreSource
 from coordinator.storage.run import Run
 from evaluation.evaluator import Evaluator
+from evaluation.export.export import write_card
 from evaluation.live_samples import LiveSampler
 from evaluation.report import files
 from evaluation.report.report import build_report
+from evaluation.update_scorer import UpdateScorer
 from learning.progress import ProgressCallback
 from learning.training.device import detect
 from preparation.base_model import MessageCallback, find_base_model
@@ -40,8 +44,27 @@ class LocalTasks:
     def live_samples(self, run: Run) -> SamplesSource:
         return LiveSampler(read_run(run.directory), run.base_path, run.samples, time.time)
 
+    def write_cards(self, run: Run, versions: Sequence[int]) -> list[str]:
+        return write_cards(run.directory, run.base_path, versions)
+
+    def update_scores(self, run: Run) -> ScoreSource:
+        if run.plan.aggregation.contribution_source != "server":
+            return ScoreSource()
+        return UpdateScorer(read_run(run.directory), run.base_path)
+
     def write_report(self, run: Run) -> Path:
         return write_final_report(run.directory, run.base_path, self._on_progress)
+
+
+def write_cards(directory: Path, base_path: Path, versions: Sequence[int]) -> list[str]:
+    """Return the model cards of versions of a run.
+
+    Raises:
+        ModelError: The base model cannot be loaded.
+        RunError: A version is gone or damaged.
+    """
+    run = read_run(directory)
+    return [write_card(run, base_path, version) for version in versions]
 
 
 def write_final_report(directory: Path, base_path: Path, on_progress: ProgressCallback) -> Path:

@@ -6,7 +6,7 @@ Tasks that need a model are passed in as `ModelTasks`: the demo performs them in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import BaseRef
 from coordinator.core.state import Plan
 from coordinator.samples_source import SamplesSource
+from coordinator.scores_source import ScoreSource
 from coordinator.service import RunOutcome
 from coordinator.sites.registry import SiteRegistry
 from coordinator.storage import run as runs
@@ -37,6 +38,12 @@ class ModelTasks(Protocol):
 
     def live_samples(self, run: Run) -> SamplesSource:
         """Return the source of live samples of a run."""
+
+    def write_cards(self, run: Run, versions: Sequence[int]) -> Sequence[str]:
+        """Return the model cards of versions of a run."""
+
+    def update_scores(self, run: Run) -> ScoreSource:
+        """Return the source of scores of updates, which has none unless the run needs it."""
 
     def write_report(self, run: Run) -> Path:
         """Write the final report and return the path of its Markdown file."""

@@ -19,16 +19,19 @@ from cli import jsonlog
 from cli.console import Output
 from cli.options import config_option, find_config, metrics_option, with_metrics_port
 from cli.run import join_site
+from cli.run.delivery import receive
 from cli.run.health_server import WORKER_LIMIT_S, ProcessStatus, serve_status
 from cli.run.inbox_port import open_port, serve_inbox
 from cli.run.job import WorkerJob, host_name, invited_job, local_job, settings_path
 from cli.signals import handle_signals
 from common.config import loader
-from common.errors import BrokerLoginError, ConfigError
+from common.errors import BrokerLoginError, ConfigError, StoreError
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
 from common.store.store import Store
+from worker.data.import_rows import parse_columns
+from worker.delivery.delivered import delivered_folder, read_delivered
 from worker.events import WorkerEventKind
 from worker.settings import loader as site_settings
 from worker.site.enrolment import revoked_error
@@ -54,6 +57,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Directory of client files [default: clients/ of the run directory]. An invited site"
     " names its files of rows, or such a directory.",
+)
+@click.option(
+    "--columns",
+    multiple=True,
+    metavar="FIELD=COLUMN,…",
+    help="Columns of an invited site's files that have other names: text=frage,label=thema.",
 )
 @click.option(
     "--state",
@@ -89,6 +98,7 @@ def command(
     site: str,
     join: str | None,
     data: tuple[Path, ...],
+    columns: tuple[str, ...],
     state: Path | None,
     base: Path | None,
     device: str | None,
@@ -124,10 +134,20 @@ def command(
         )
         if request is not None:
             handle_signals([stop])
+            mapped = parse_columns(columns)
             job = invited_job(
-                request, data, state, config.incremental, output, stop, forever=forever
+                request,
+                data,
+                state,
+                config.incremental,
+                output,
+                stop,
+                columns=mapped,
+                forever=forever,
             )
         else:
+            if columns:
+                raise ConfigError("--columns is for invited sites", "set data.columns in the run")
             job = local_job(config, data, state, forever=forever)
         if job is None:
             output.print("stopped before the site had joined")
@@ -169,6 +189,8 @@ def serve(
         status.health.set_problem("run", text)
         output.event(kind, text)
 
+    if _receive_missed(job, stores[0], stop, output) and not job.forever:
+        return 0
     broker = _connect_broker(job, on_broker_status)
     from worker.metrics import Metrics
 
@@ -179,12 +201,29 @@ def serve(
         for run in follow_runs(stores[0], config.run.name, stop, on_waiting, forever=job.forever):
             status.health.set_problem("run")
             _serve_run(job, run, broker, stores, compute, output, stop, metrics)
+            receive(job, run, stores[0], stop, output)
         status.set_over()
     finally:
         broker.close()
     if run is None:
         output.print("stopped before a run began")
     return 0
+
+
+def _receive_missed(job: WorkerJob, store: Store, stop: threading.Event, output: Output) -> bool:
+    """Fetch the result of a run that ended while this site was away; return whether there was one.
+
+    A result that is on this machine already does not count: the worker waits for the next run.
+    """
+    name = job.config.run.name
+    try:
+        run = store.get_run(name)
+    except StoreError:  # `follow_runs` reports it, and waits
+        return False
+    if run is None or not end_reason(store, name, run):
+        return False
+    known = read_delivered(delivered_folder(job.state, run))
+    return known is None and receive(job, run, store, stop, output)
 
 
 def _connect_broker(job: WorkerJob, on_status: Callable[[BrokerStatus], None]) -> Broker:

@@ -86,6 +86,8 @@ def command(
         ca=_read_ca(config),
         max_clients=clients,
         max_rows=rows,
+        kinds=config.kinds,
+        labels=config.data.labels if config.classifies else (),
     )
     access = make_site_access(config, connect(config.store.url, ca=config.store.ca))
     invitation = access.invite(name, terms, again=again)

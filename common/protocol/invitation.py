@@ -1,9 +1,13 @@
 """The join token: everything that another machine needs to take part, in one line of text.
 
-    fccl1.<base64url of JSON>.<first 8 hex digits of its SHA-256>
+    fccl2.<base64url of JSON>.<first 8 hex digits of its SHA-256>
 
-It is a secret. The password in it can only be used to ask, once, that the site may join; the worker
-then makes its own credentials, and only their hashes leave its machine
+Format 1, of the releases before `kinds` and `labels`, is the same without these fields; a token
+without them is written in it. An earlier release refuses format 2, and says which software to
+install.
+
+A token is a secret. The password in it can only be used to ask, once, that the site may join; the
+worker then makes its own credentials, and only their hashes leave its machine
 (`worker/site/identity.py`, `coordinator/sites/credentials.py`).
 """
 
@@ -16,19 +20,35 @@ import secrets
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from common.errors import JoinError
-from common.protocol.fields import Record, RunName, Seconds, Sha256, ShortText
+from common.protocol.fields import (
+    ClassNames,
+    Record,
+    RowKind,
+    RunName,
+    Seconds,
+    Sha256,
+    ShortText,
+    list_to_tuple,
+)
 from common.protocol.naming import SiteName
 from common.protocol.wire import explain
 
 TOKEN_PREFIX = "fccl"
-TOKEN_FORMAT = 1
+TOKEN_FORMATS = (1, 2)
+"""Formats that this release reads."""
 MAX_TOKEN = 16 * 1024
 PROTOCOL = 1
 """Version of the whole protocol of coordinator and workers; both must have the same."""
 
+MAX_LABELS = 4 * 1024
+"""Bytes of the labels that a token may carry; without them it is some 1,500 characters long."""
+
+RowKinds = Annotated[
+    tuple[RowKind, ...], Field(min_length=1, max_length=10), BeforeValidator(list_to_tuple)
+]
 TokenId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
@@ -40,6 +60,8 @@ class Invitation(Record):
         ca: Certificates (PEM) to verify both servers with; None uses the system's.
         secret: Password of the store's user who asks to join.
         expires_at: On the coordinator's clock.
+        kinds: The kinds of rows that the runs learn from; None in format 1.
+        labels: Classes of runs that classify, where they are known and not too many for a token.
     """
 
     token_id: TokenId
@@ -50,6 +72,13 @@ class Invitation(Record):
     ca: Annotated[str, Field(max_length=8192)] | None = None
     secret: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]
     expires_at: Seconds
+    kinds: RowKinds | None = None
+    labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] | None = None
+
+    @property
+    def token_format(self) -> int:
+        """The lowest format that has all fields of the invitation."""
+        return 1 if self.kinds is None and self.labels is None else 2
 
 
 class _HandshakeMessage(BaseModel):
@@ -97,8 +126,16 @@ def broker_hash(password: str) -> str:
 
 
 def encode(invitation: Invitation) -> str:
-    body = base64.urlsafe_b64encode(invitation.model_dump_json().encode()).decode().rstrip("=")
-    return f"{TOKEN_PREFIX}{TOKEN_FORMAT}.{body}.{_checksum(body)}"
+    """Return the token of an invitation, in the lowest format that has all of its fields."""
+    text = invitation.model_dump_json(exclude_none=True)
+    body = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return f"{TOKEN_PREFIX}{invitation.token_format}.{body}.{_checksum(body)}"
+
+
+def short_labels(labels: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the labels for a token; None if there are none, or they would make it too long."""
+    size = sum(len(label.encode()) + 3 for label in labels)  # with quotation marks and a comma
+    return labels if labels and size <= MAX_LABELS else None
 
 
 def decode(token: str, now: float) -> Invitation:
@@ -116,10 +153,10 @@ def decode(token: str, now: float) -> Invitation:
         or not mark[len(TOKEN_PREFIX) :].isdigit()
     ):
         raise JoinError("this is not a join token of fccl", "paste the output of `fccl invite`")
-    if mark != f"{TOKEN_PREFIX}{TOKEN_FORMAT}":
+    if mark not in [f"{TOKEN_PREFIX}{number}" for number in TOKEN_FORMATS]:
         raise JoinError(
             f"the join token has format {mark[len(TOKEN_PREFIX) :][:9]}, "
-            f"this fccl reads format {TOKEN_FORMAT}",
+            f"this fccl reads formats 1 to {TOKEN_FORMATS[-1]}",
             "install the version of fccl that the coordinator runs",
         )
     if len(parts) != 2 or parts[1] != _checksum(parts[0]):

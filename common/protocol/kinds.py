@@ -35,6 +35,7 @@ class EventKind(StrEnum):
     WORKERS = "workers"
     BASE_MODEL = "base-model"  # workers that lack it cannot get it from the coordinator
     SAMPLES = "samples"
+    DELIVERY = "delivery"  # of the result to the sites
     DEGRADED = "degraded"  # the store is out of reach
     RESTORED = "restored"  # the store answers again
     UNPUBLISHED = "untold"  # the run ended while the store was out of reach

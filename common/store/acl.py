@@ -19,7 +19,7 @@ def site_rules(name: str, site: str, password_sha256: str) -> tuple[str, ...]:
     """Return the rules of a site: it reads what its tasks need, and writes its heartbeats."""
     runs = f"fccl:{runs_glob(name)}"
     readable = (
-        *("info", "version", "model", "plan", "blob:*"),
+        *("info", "version", "model", "plan", "delivery", "blob:*"),
         *(f"receipt:{site}:*", f"member:{site}:*"),
     )
     return (

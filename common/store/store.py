@@ -29,6 +29,7 @@ from common.tls.verification import explain_unreadable_ca, verifying_context
 CHUNK = 8 * 1024 * 1024
 HEARTBEAT_TTL_S = 15
 RECEIPT_TTL_S = 7 * 24 * 3600
+DELIVERY_TTL_S = 7 * 24 * 3600
 JOIN_TTL_S = 90 * 24 * 3600
 FEED_LENGTH = 2000
 MAX_COMMANDS = 100  # read at once
@@ -233,6 +234,13 @@ class Store:
     def drop_blob(self, run: str, sha256: str, nbytes: int) -> None:
         """Remove a blob that no open task refers to any more."""
         self._do(lambda r: r.delete(*_chunk_keys(run, sha256, nbytes)))
+
+    def set_delivery(self, run: str, frame: bytes) -> None:
+        """Publish what sites get at the end of a run: a frame of `Delivery`."""
+        self._set(f"fccl:{run}:delivery", frame, DELIVERY_TTL_S)
+
+    def get_delivery(self, run: str) -> bytes | None:
+        return self._get(f"fccl:{run}:delivery")
 
     # receipts and membership
 

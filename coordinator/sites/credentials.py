@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from broker.rabbit.management import Account, ManagementApi, permission
 from common.clock import Clock
 from common.errors import BrokerError, StoreError
+from common.protocol.fields import RowKind
 from common.protocol.invitation import (
     PROTOCOL,
     Invitation,
@@ -25,6 +26,7 @@ from common.protocol.invitation import (
     JoinRequest,
     format_time,
     new_secret,
+    short_labels,
     store_hash,
 )
 from common.protocol.kinds import EventKind
@@ -51,6 +53,8 @@ class InvitationTerms:
     ca: str | None
     max_clients: int
     max_rows: int
+    kinds: tuple[RowKind, ...] | None = None  # of rows that the run learns from
+    labels: tuple[str, ...] = ()  # its classes, where it classifies and they are declared
 
 
 class SiteAccess:
@@ -96,6 +100,8 @@ class SiteAccess:
             ca=terms.ca,
             secret=secret,
             expires_at=expires_at,
+            kinds=terms.kinds,
+            labels=short_labels(terms.labels),
         )
 
     def revoke(self, site: str) -> InvitedSite:

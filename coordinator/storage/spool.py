@@ -102,6 +102,10 @@ class Spool:
         for _, tensor in codec.decode_each(update.codec, layout, data):
             yield tensor
 
+    def holds(self, upload: str) -> bool:
+        """Return whether there is a file of an upload."""
+        return (self._path / upload).exists()
+
     def drop(self, upload: str) -> None:
         (self._path / upload).unlink(missing_ok=True)
 

@@ -47,7 +47,7 @@ class StepWriter:
     def __init__(self, run: Run, spool: Spool, candidates: Candidates) -> None:
         self._run, self._plan, self._journal = run, run.plan, run.journal
         self._versions, self._spool, self._candidates = run.versions, spool, candidates
-        self._jsonl = JsonlFiles(run.directory)
+        self._jsonl = JsonlFiles(run.directory, run.plan.phases)
         self.summaries: list[VersionSummary] = []
         """Summaries of all versions, from 0; empty before `start`."""
 

@@ -46,18 +46,7 @@ def export_version(
         RunError: The version is damaged.
         ModelError: The base model cannot be loaded.
     """
-    model = ExportedModel(
-        objective=run.config.phase[0].objective,
-        base=run.base,
-        path=base_path,
-        labels=run.labels,
-        lora=run.config.model.lora,
-        config=run.adapter_config,
-        tensors=run.tensors(options.version),
-        run=run.run_id,
-        version=options.version,
-        prompt=run.prompt,
-    )
+    model = _exported_model(run, base_path, options.version)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=out.parent))
@@ -74,6 +63,32 @@ def export_version(
             f"{out} cannot be written: {error.strerror or error}", "choose another place"
         ) from None
     return written
+
+
+def write_card(run: RecordedRun, base_path: Path, version: int) -> str:
+    """Return the model card of a version as it is exported by default, without the export.
+
+    Raises:
+        RunError: The version is damaged.
+        ModelError: The base model cannot be loaded.
+    """
+    written = export.describe_export(_exported_model(run, base_path, version))
+    return card.to_markdown(_card_data(run, version, written))
+
+
+def _exported_model(run: RecordedRun, base_path: Path, version: int) -> ExportedModel:
+    return ExportedModel(
+        objective=run.config.phase[0].objective,
+        base=run.base,
+        path=base_path,
+        labels=run.labels,
+        lora=run.config.model.lora,
+        config=run.adapter_config,
+        tensors=run.tensors(version),
+        run=run.run_id,
+        version=version,
+        prompt=run.prompt,
+    )
 
 
 def _write_model(model: ExportedModel, options: ExportOptions, out: Path) -> ExportSummary:

@@ -31,6 +31,20 @@ from learning.data.row_types import (
 )
 from learning.data.tables import ColumnTable, RawRecord
 
+
+class NoUsableRow(DataError):
+    """A source has no row of a kind.
+
+    Attributes:
+        first: The first skipped row, with its reason; empty if there is none.
+        columns: Columns that were found in the source.
+    """
+
+    def __init__(self, what: str, remedy: str, first: str, columns: tuple[str, ...]) -> None:
+        super().__init__(what, remedy)
+        self.first, self.columns = first, columns
+
+
 R_co = TypeVar("R_co", bound=Row, covariant=True)
 
 _REQUIRED_FIELDS: Mapping[RowKind, str] = {
@@ -161,9 +175,8 @@ def load(
     loaded = _rows(kind, table, columns, labels, seen)
     _check_columns(source, columns, seen)
     if not loaded.rows:
-        present = f"; its columns are {_listed(seen)}" if seen else ""
-        declared = f"; data.labels are {_listed(labels)}" if labels else ""
-        raise _no_row(kind, source, loaded.skipped, present + declared)
+        declared = f"; data.labels are {list_names(labels)}" if labels else ""
+        raise _no_row(kind, source, loaded.skipped, tuple(seen), declared)
     return loaded
 
 
@@ -242,18 +255,25 @@ def _check_columns(source: str, columns: Mapping[str, str], present: Iterable[st
         if present and column not in present:
             raise ConfigError(
                 f"{source} has no column {column!r}, which columns names for {field}",
-                f"its columns are {_listed(present)}",
+                f"its columns are {list_names(present)}",
             )
 
 
 def _no_row(
-    kind: RowKind, source: str, skipped: Sequence[SkippedRow], columns: str = ""
-) -> DataError:
-    first = f" (row {skipped[0].line}: {skipped[0].reason})" if skipped else ""
-    return DataError(f"{source} has no usable row{first}", _REQUIRED_FIELDS[kind] + columns)
+    kind: RowKind,
+    source: str,
+    skipped: Sequence[SkippedRow],
+    columns: tuple[str, ...] = (),
+    declared: str = "",
+) -> NoUsableRow:
+    first = f"row {skipped[0].line}: {skipped[0].reason}" if skipped else ""
+    present = f"; its columns are {list_names(columns)}" if columns else ""
+    remedy = f"{_REQUIRED_FIELDS[kind]}{present}{declared}"
+    what = f"{source} has no usable row ({first})" if first else f"{source} has no usable row"
+    return NoUsableRow(what, remedy, first, columns)
 
 
-def _listed(columns: Iterable[str]) -> str:
+def list_names(columns: Iterable[str]) -> str:
     """Return names on one line; a header line can be anything, even the first row of a text."""
     names = [name if len(name) <= 30 else f"{name[:27]}..." for name in islice(columns, 20)]
     return ", ".join(name if name.isprintable() else ascii(name) for name in names)

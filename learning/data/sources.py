@@ -7,7 +7,6 @@ is kept for the report. Next: `learning.data.shards`.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import ConfigError, DataError
 from common.protocol.fields import RowKind
 from learning.data import rows
+from learning.data.omissions import SHOWN, count_reasons, print_omissions
 from learning.data.row_parser import COLUMN_NAMES
 from learning.data.row_types import LabelledText, RatedAnswer, Row
 from learning.data.rows import LoadedRows
@@ -31,9 +31,7 @@ MAX_CLASSES = 1000
 """Most classes of a run; their names travel with every task."""
 _MAX_NAMES = 32 * 1024  # bytes of all names: half of a message's longest header
 _CHECK_LABELS = "check the label column (data.columns) and data.labels"
-_SHOWN = 5  # skipped rows that get a line each, and as many that are used in part
 _MANY_REPEATED = 0.1  # share of repeated rows from which the summary mentions them
-_VALUE = re.compile(r"""\b(is|has) ('.*'|".*"|\d+)(?=[ ,])""")
 
 
 @dataclass(frozen=True)
@@ -101,16 +99,8 @@ def load_source(
         return LoadedRows(tuple(makers[kind](seed, count)), ())
     own = {field: column for field, column in columns.items() if field in COLUMN_NAMES[kind]}
     loaded = rows.load(kind, source, own, labels, on_message=on_message)
-    report_rows(source, loaded, on_message)
+    print_omissions(source, loaded, on_message)
     return loaded
-
-
-def report_rows(source: str, loaded: LoadedRows[Row], on_message: Callable[[str], None]) -> None:
-    """Report the first rows that are skipped, and the first that are used in part."""
-    for skipped in loaded.skipped[:_SHOWN]:
-        on_message(f"skipped {source}:{skipped.line}: {skipped.reason}")
-    for part in loaded.omissions[:_SHOWN]:
-        on_message(f"used in part {source}:{part.line}: {part.reason}")
 
 
 def class_names(texts: Sequence[LabelledText], declared: Sequence[str]) -> tuple[str, ...]:
@@ -175,9 +165,7 @@ def select_usable(
     """
     encoded = objective.encode(tokenizer, loaded.rows, max_length)
     kept = [loaded.rows[place] for place in encoded.kept]
-    reasons = Counter(_without_values(each.reason) for each in loaded.skipped) + Counter(
-        encoded.skipped
-    )
+    reasons = count_reasons(loaded.skipped) + Counter(encoded.skipped)
     summary = SourceSummary(
         source=source,
         read=len(loaded.rows) + len(loaded.skipped),
@@ -207,10 +195,5 @@ def _remedy(unusable: Sequence[Row]) -> str:
     """Return how rows become usable; a text to classify is cut, so never too long."""
     labels = sorted({row.label for row in unusable if isinstance(row, LabelledText)})
     if labels:
-        return f"set data.labels to the classes of the rows: {', '.join(labels[:_SHOWN])}"
+        return f"set data.labels to the classes of the rows: {', '.join(labels[:SHOWN])}"
     return "raise model.max_length, or give shorter rows"
-
-
-def _without_values(reason: str) -> str:
-    """Return a reason without values of the row, since the summary is journaled and published."""
-    return _VALUE.sub(r"\1 …", reason)

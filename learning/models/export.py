@@ -30,8 +30,9 @@ from common.protocol.tensors import Tensors
 from common.run_directory.records import AdapterOrigin
 from learning.evaluation.generation import generation_config
 from learning.models import lora, objective_model
+from learning.models.directory import ADAPTER_CONFIG
 from learning.models.encoders import load_encoder
-from learning.models.exported_adapter import origin_metadata, prompt_digest
+from learning.models.exported_adapter import WEIGHTS, origin_metadata, prompt_digest
 from learning.models.loader import LoadedModel, load_tokenizer, quiet
 from learning.prompts.form import PromptForm, prompt_form
 from learning.pruning.record import FILE, read_pruning
@@ -92,6 +93,24 @@ def write_model(trained: ExportedModel, out: Path, precision: Precision) -> Expo
     model = _merged(adapted) if isinstance(adapted, PeftModel) else adapted
     texts = _export_texts(loaded.tokenizer, trained)
     _save(model, texts, trained.path, out, precision)
+    return _model_summary(trained, texts, precision)
+
+
+def describe_export(trained: ExportedModel) -> ExportSummary:
+    """Return what `write_adapter` would write by default, or `write_model` without LoRA.
+
+    Raises:
+        ModelError: The base cannot be loaded.
+    """
+    if trained.lora is not None:
+        return _plan_adapter(trained, None).summary
+    texts = _export_texts(load_tokenizer(trained.path)[0], trained)
+    return _model_summary(trained, texts, "float32")
+
+
+def _model_summary(
+    trained: ExportedModel, texts: _ExportTexts, precision: Precision
+) -> ExportSummary:
     return ExportSummary(
         adapter=False,
         base="",
@@ -119,6 +138,53 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
         ConfigError: The base is refused, but nobody could make it again without fccl.
         ModelError: The base cannot be loaded.
     """
+    plan = _plan_adapter(trained, with_base)
+    written, texts, loaded = plan.summary, plan.texts, plan.loaded
+    _write_config(trained, written.base_included, out)
+    _save_tokenizer(texts.tokenizer, out)
+    if texts.form is not None:  # the base keeps its own settings, which may differ
+        generation_config(texts.form).save_pretrained(out)
+    if written.base_included and loaded:
+        _save(loaded.model, texts, trained.path, out / BASE_FOLDER, "float32")
+    elif written.base_included:
+        _copy(trained.path, out / BASE_FOLDER)
+    metadata = _metadata(trained, out / BASE_FOLDER if written.base_included else None)
+    save_file(trained.tensors, out / WEIGHTS, metadata=metadata)
+    return written
+
+
+def write_bare_adapter(trained: ExportedModel, out: Path) -> None:
+    """Write an adapter without tokenizer and base, for a machine that does not have the base."""
+    _write_config(trained, False, out)
+    save_file(trained.tensors, out / WEIGHTS, metadata=_metadata(trained, None))
+
+
+def _write_config(trained: ExportedModel, base_included: bool, out: Path) -> None:
+    elsewhere = trained.base.kind == "hub" and not base_included
+    fields = {
+        **trained.config,
+        "base_model_name_or_path": _base_name(trained.base, base_included),
+        "revision": trained.base.revision if elsewhere else None,
+    }
+    (out / ADAPTER_CONFIG).write_text(json.dumps(fields, indent=2, sort_keys=True))
+
+
+def _base_name(base: BaseRef, included: bool) -> str:
+    """Return where an adapter finds its base: a hub id, or a folder beside it (no hub id)."""
+    return base.name if base.kind == "hub" and not included else f"./{BASE_FOLDER}"
+
+
+@dataclass(frozen=True)
+class _AdapterPlan:
+    """What an adapter's directory will hold."""
+
+    summary: ExportSummary
+    texts: _ExportTexts
+    loaded: LoadedModel | None  # the base of a classifier
+
+
+def _plan_adapter(trained: ExportedModel, with_base: bool | None) -> _AdapterPlan:
+    """Decide what `write_adapter` writes; it has the arguments and the errors."""
     loaded: LoadedModel | None = None
     seeded: tuple[str, ...] = ()
     if trained.objective == "classification":
@@ -133,28 +199,10 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
             "leave out --without-base, or export with --merge",
         )
     included = with_base if with_base is not None else trained.base.kind != "hub" or bool(seeded)
-    elsewhere = trained.base.kind == "hub" and not included
-    base = trained.base.name if elsewhere else f"./{BASE_FOLDER}"  # no hub id has this form
-    fields = {
-        **trained.config,
-        "base_model_name_or_path": base,
-        "revision": trained.base.revision if elsewhere else None,
-    }
-    (out / "adapter_config.json").write_text(json.dumps(fields, indent=2, sort_keys=True))
-    tokenizer = loaded.tokenizer if loaded else load_tokenizer(trained.path)[0]
-    texts = _export_texts(tokenizer, trained)
-    _save_tokenizer(texts.tokenizer, out)
-    if texts.form is not None:  # the base keeps its own settings, which may differ
-        generation_config(texts.form).save_pretrained(out)
-    if included and loaded:
-        _save(loaded.model, texts, trained.path, out / BASE_FOLDER, "float32")
-    elif included:
-        _copy(trained.path, out / BASE_FOLDER)
-    metadata = _metadata(trained, out / BASE_FOLDER if included else None)
-    save_file(trained.tensors, out / "adapter_model.safetensors", metadata=metadata)
-    return ExportSummary(
+    texts = _export_texts(loaded.tokenizer if loaded else load_tokenizer(trained.path)[0], trained)
+    summary = ExportSummary(
         adapter=True,
-        base=base,
+        base=_base_name(trained.base, included),
         base_included=included,
         precision="float32",
         plain=_plain(trained.path),
@@ -162,6 +210,7 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
         trained=_size(trained.tensors),
         ends=texts.ends,
     )
+    return _AdapterPlan(summary, texts, loaded)
 
 
 def _metadata(trained: ExportedModel, beside: Path | None) -> dict[str, str]:

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import ModelError
+from common.protocol.delivery import AdapterModules
 from common.protocol.tasks import LoraSpec
 from common.protocol.tensors import Tensors
 from learning.models.held_weights import head_names
@@ -130,6 +131,23 @@ def adapter_config(model: AdaptedModel, base_name: str, revision: str | None) ->
         "inference_mode": True,
         "auto_mapping": None,
     }
+    return {name: _as_json(fields[name]) for name in sorted(fields)}
+
+
+def delivered_config(settings: LoraSpec, modules: AdapterModules) -> dict[str, Any]:
+    """Return the content of `adapter_config.json` of an adapter that another machine describes."""
+    config: Any = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(modules.target_modules),
+        exclude_modules=list(modules.exclude_modules) or None,
+        modules_to_save=list(modules.modules_to_save) or None,
+        task_type=modules.task_type,
+        fan_in_fan_out=modules.fan_in_fan_out,
+        inference_mode=True,
+    )
+    fields = config.to_dict()
     return {name: _as_json(fields[name]) for name in sorted(fields)}
 
 

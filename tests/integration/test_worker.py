@@ -439,6 +439,22 @@ def test_a_task_of_a_client_whose_rows_are_elsewhere_is_refused_with_the_reason(
     assert harness.file_names("slots", "0") == ["updates"]
 
 
+def test_the_reason_of_a_refusal_travels_without_the_paths_of_the_site(
+    harness: WorkerHarness,
+) -> None:
+    harness.issue("t1", client_id="client_9")
+    with harness.serving(harness.worker()):
+        refusal, _ = unpack(TaskRefusal, harness.next_message())
+        (heartbeat,) = eventually(
+            "the event is in a heartbeat",
+            lambda: [beat for beat in harness.store.heartbeats(RUN) if beat.events],
+        )
+    published = [refusal.reason, *(event.text for event in heartbeat.events)]
+    assert all("[path] has no rows of client_9" in text for text in published)
+    assert not any(str(harness.root) in text for text in published)
+    assert any(str(harness.root) in text for _, text in harness.events), "shown to the site"
+
+
 def test_a_worker_that_refuses_three_tasks_in_a_row_ends_with_the_reason(
     harness: WorkerHarness,
 ) -> None:

@@ -18,8 +18,7 @@ from common.protocol.fields import ROW_KINDS, RowKind
 from common.protocol.tasks import PromptSpec, TrainTask
 from learning.data import rows, splits
 from learning.objectives.registry import Objective
-
-HELDOUT = "heldout"
+from worker.data.import_rows import HELDOUT
 
 
 @dataclass(frozen=True)

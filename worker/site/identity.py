@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from common.config.config import BrokerConfig, FederationConfig, RunConfig, StoreConfig
 from common.errors import JoinError
 from common.files import write_durable
+from common.protocol.fields import RowKind
 from common.protocol.naming import site_user
 
 FILE = "identity.json"
@@ -38,6 +39,8 @@ class Identity:
     token_id: str  # of the token with which the site asked to join
     request: str  # the request to join, as JSON
     admitted: bool  # the coordinator has accepted the request
+    kinds: tuple[RowKind, ...] = ()  # of rows that its runs learn from; empty if not known
+    labels: tuple[str, ...] = ()  # classes of its runs, where they are known
 
 
 def identity_dir(state: Path, name: str, site: str) -> Path:
@@ -68,7 +71,9 @@ def read(path: Path) -> Identity:
     Raises:
         OSError, ValueError, TypeError: The file cannot be read, is not JSON, or lacks fields.
     """
-    return Identity(**json.loads(path.read_text(encoding="utf-8")))
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    lists = {name: tuple(fields.get(name, ())) for name in ("kinds", "labels")}
+    return Identity(**(fields | lists))
 
 
 def save(path: Path, identity: Identity) -> None:

@@ -117,6 +117,8 @@ def _pending_identity(
         token_id=invitation.token_id,
         request=request.model_dump_json(),
         admitted=False,
+        kinds=invitation.kinds or (),
+        labels=invitation.labels or (),
     )
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from common.protocol.invitation import (
     decode,
     encode,
     new_secret,
+    short_labels,
     store_hash,
 )
 
@@ -72,8 +74,27 @@ def test_other_text_than_a_token_is_a_join_error(text: str) -> None:
 
 
 def test_a_later_format_is_refused_by_its_number() -> None:
-    with pytest.raises(JoinError, match="has format 2, this fccl reads format 1"):
-        decode(TOKEN.replace("fccl1", "fccl2", 1), 0.0)
+    with pytest.raises(JoinError, match="has format 3, this fccl reads formats 1 to 2"):
+        decode(TOKEN.replace("fccl1", "fccl3", 1), 0.0)
+
+
+def test_a_token_tells_what_the_run_learns_from() -> None:
+    told = INVITATION.model_copy(update={"kinds": ("cls",), "labels": ("a", "b")})
+    assert encode(told).startswith("fccl2.")
+    assert decode(encode(told), 999.0) == told
+
+
+def test_a_token_without_new_fields_is_one_of_the_previous_release() -> None:
+    body = TOKEN.split(".")[1]
+    fields = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    assert TOKEN.startswith("fccl1.")
+    assert fields.keys() == Invitation.model_fields.keys() - {"kinds", "labels"}
+
+
+def test_labels_that_would_make_a_token_too_long_are_left_out() -> None:
+    assert short_labels(("a", "b")) == ("a", "b")
+    assert short_labels(tuple(f"label {i}" for i in range(1000))) is None
+    assert short_labels(()) is None
 
 
 @pytest.mark.parametrize("body", ["", "e30", "bm90IGpzb24", "****"])

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from common.config.config import PhaseConfig
 from common.errors import FencedError
 from coordinator.storage.journal import Journal
-from coordinator.storage.jsonl import CLIENT_METRICS, PROGRESS, JsonlFiles
+from coordinator.storage.jsonl import CLIENT_METRICS, EVALUATIONS, PROGRESS, JsonlFiles
 from tests.support.coordinator_records import update_summary, version_summary
+from tests.support.evaluation_records import evaluation, put_evaluations, put_rounds, round_of
 
 
 @pytest.fixture
@@ -72,3 +74,21 @@ def test_a_replaced_coordinator_appends_nothing(journal: Journal, tmp_path: Path
         JsonlFiles(tmp_path).catch_up(journal)
     assert not (tmp_path / PROGRESS).exists()
     successor.close()
+
+
+def test_an_evaluation_that_has_ended_has_a_line_for_each_client_and_a_pooled_one(
+    journal: Journal, tmp_path: Path
+) -> None:
+    records = [evaluation("a", 0, 2.0), evaluation("b", 0, 4.0), evaluation("a", 1, 1.0)]
+    put_evaluations(journal._db, records)
+    put_rounds(journal._db, [round_of(0), round_of(1, closed_at=None)])
+    for _ in range(2):
+        JsonlFiles(tmp_path, [PhaseConfig(versions=2)]).catch_up(journal)
+    lines = [json.loads(line) for line in (tmp_path / EVALUATIONS).read_text().splitlines()]
+    assert [(line["version"], line["client_id"]) for line in lines] == [
+        (0, "a"),
+        (0, "b"),
+        (0, None),
+    ]
+    assert [line["nats_per_token"] for line in lines] == pytest.approx([2.0, 4.0, 3.0])
+    assert lines[-1]["missing"] == [] and lines[-1]["rows"] == 20

@@ -453,6 +453,9 @@ def test_an_invited_site_uses_the_incremental_configuration_of_its_own_machine(
     )
     (place / "identity.json").write_text(json.dumps(asdict(mine)))
     (tmp_path / "rows").mkdir()
+    mine_rows = [{"instruction": f"Count to {i}.", "output": f"{i}"} for i in range(9)]
+    text = "".join(json.dumps(row) + "\n" for row in mine_rows)
+    (tmp_path / "rows" / "hospital-a_sft.jsonl").write_text(text)
     request, own = (
         SiteRequest("hospital-a", place),
         IncrementalConfig(validator="true", max_chars=7),

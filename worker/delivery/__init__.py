@@ -1,0 +1,1 @@
+"""Results of finished runs that a site keeps."""
