@@ -58,7 +58,7 @@ RESTORED_EVENTS = 200
 
 
 def versions_in_use(plan: Plan, state: CoordinatorState) -> set[int]:
-    """Return the newest version, and those that tasks and evaluations start from or compare with."""
+    """Return the newest version, and those that tasks and evaluations name."""
     bases = {base for task in state.tasks.values() for base in task.bases}
     bases |= versions_needed(plan, state)
     reference = plan.reference_version(plan.phase_of(state.version))
