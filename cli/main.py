@@ -40,6 +40,7 @@ GROUPS: dict[str, dict[str, _Entry]] = {
         "stop": _Entry("cli.control.commands", "Stop the coordinator now, committing its buffer."),
         "kick": _Entry("cli.control.commands", "Exclude a client, or include it again (--undo)."),
         "reissue": _Entry("cli.control.commands", "Issue an open task again, now."),
+        "min-clients": _Entry("cli.control.commands", "Set the minimum of live clients."),
         "health": _Entry("cli.control.health", "Report whether a process is ready, for probes."),
     },
     "Other organisations": {
@@ -64,7 +65,8 @@ GROUPS: dict[str, dict[str, _Entry]] = {
 }
 """The commands by the sections of `fccl --help`: their module, and a line of help.
 
-A module defines its command as `command` or, where it has several, by the command's name.
+A module defines its command as `command` or, where it has several, by the command's name with
+underscores.
 """
 
 COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
@@ -80,7 +82,9 @@ class CommandGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(COMMANDS[cmd_name].module)
-        command: click.Command = getattr(module, "command", None) or getattr(module, cmd_name)
+        command: click.Command = getattr(module, "command", None) or getattr(
+            module, cmd_name.replace("-", "_")
+        )
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,7 +1,8 @@
 """Metrics of the coordinator for Prometheus; an observer of the service.
 
 Counters count since this process started. Gauges are computed from the newest state when they are
-scraped. Labels are sites and kinds of rejections, whose number is bounded, never free text.
+scraped. Labels are sites, clients of the journal and kinds of rejections, whose number is bounded,
+never free text.
 docs/operations.md explains what to watch.
 """
 
@@ -14,6 +15,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from broker.protocol import QueueDepth
+from common.clock import Clock, wall_clock
+from common.evaluation.contributions import add_commit, running_contributions
+from common.evaluation.rows import EvaluationRow
 from common.operations.health import Health
 from common.operations.metrics_server import ComputedMetrics, gauge
 from common.protocol.kinds import EventKind
@@ -25,9 +29,12 @@ from coordinator.core.events import (
     DiscardMessage,
     IssueTask,
     LogEvent,
+    RecordScores,
 )
 from coordinator.core.state import BufferedUpdate, CoordinatorState
+from coordinator.evaluation_metrics import contribution_gauges, evaluation_gauges
 from coordinator.observer import CoordinatorObserver
+from coordinator.publish import rows
 from coordinator.storage.run import Run
 
 STALENESS = (0, 1, 2, 3, 5, 8, 13, 20, 50)
@@ -40,17 +47,26 @@ class _Newest:
 
     state: CoordinatorState
     summary: VersionSummary
+    contributions: Mapping[str, float]
+    evaluations: tuple[EvaluationRow, ...]
     depths: Mapping[str, QueueDepth] = field(default_factory=dict)
 
 
 class CoordinatorMetrics(CoordinatorObserver):
     """Metrics of one coordinator."""
 
-    def __init__(self, registry: CollectorRegistry, health: Health, run: Run) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, health: Health, run: Run, clock: Clock = wall_clock
+    ) -> None:
         """Register all metrics."""
-        self._health, self._run = health, run
-        newest = run.journal.versions()[-1]
-        self._newest = _Newest(CoordinatorState(version=newest.version), newest)
+        self._health, self._run, self._clock = health, run, clock
+        versions = run.journal.versions()
+        self._newest = _Newest(
+            CoordinatorState(version=versions[-1].version),
+            versions[-1],
+            running_contributions(versions),
+            rows.evaluations(run),
+        )
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
@@ -66,6 +82,13 @@ class CoordinatorMetrics(CoordinatorObserver):
         self._dead = counter("fccl_dead_letters", "Messages dead-lettered")
         self._repairs = counter(
             "fccl_broker_repairs", "Queues, exchanges and bindings that RabbitMQ had lost"
+        )
+        self._scored = counter("fccl_updates_scored", "Updates scored", "source")
+        self._score_seconds = counter(
+            "fccl_score_seconds", "Computing time of scores of updates", "source"
+        )
+        self._score_bytes = counter(
+            "fccl_score_bytes", "Bytes that travelled for scores of updates", "source"
         )
         self._staleness = Histogram(
             "fccl_update_staleness",
@@ -111,7 +134,10 @@ class CoordinatorMetrics(CoordinatorObserver):
             self._count(action, before)
         for summary in summaries.values():
             self._newest.summary = summary
+            self._newest.contributions = add_commit(self._newest.contributions, summary)
             self._commit.observe(seconds)
+        if rows.changes_evaluations(actions):
+            self._newest.evaluations = rows.evaluations(self._run)
 
     def _count(self, action: Action, before: CoordinatorState) -> None:
         match action:
@@ -121,6 +147,8 @@ class CoordinatorMetrics(CoordinatorObserver):
                     self._reissued.labels(action.site).inc()
             case AcceptUpdate():
                 self._count_accepted(action.update, before)
+            case RecordScores():
+                self._count_scores(action)
             case CloseTask(attempt=0):
                 self._closed.labels(action.rejection.kind.value).inc()
             case CloseTask() | DiscardMessage():
@@ -134,12 +162,19 @@ class CoordinatorMetrics(CoordinatorObserver):
         self._bytes.labels(site).inc(update.nbytes)
         self._staleness.observe(before.version - update.base_version)
 
+    def _count_scores(self, action: RecordScores) -> None:
+        self._scored.labels(action.source).inc(len(action.scores))
+        self._score_seconds.labels(action.source).inc(sum(s.seconds for s in action.scores))
+        self._score_bytes.labels(action.source).inc(sum(s.nbytes for s in action.scores))
+
     def _compute(self) -> Iterator[Metric]:
         state, plan, health = self._newest.state, self._run.plan, self._health
         phase = min(plan.phase_of(state.version), len(plan.phases) - 1)
         parked = sum(task.parked for task in state.tasks.values())
         members = state.members(plan)
         quarantined = sum(state.client(name).quarantined for name in members)
+        now = self._clock()
+        live = sum(rows.is_live(plan, state, client, now) for client in members.values())
         yield InfoMetricFamily(
             "fccl_run",
             "The run and its software",
@@ -159,10 +194,20 @@ class CoordinatorMetrics(CoordinatorObserver):
         yield gauge("fccl_open_tasks", "Tasks without a receipt", len(state.tasks))
         yield gauge("fccl_parked_tasks", "Open tasks whose site is silent", parked)
         yield gauge("fccl_clients", "Clients of the run", len(members))
+        yield gauge("fccl_live_clients", "Clients whose site sent a heartbeat lately", live)
+        yield gauge(
+            "fccl_min_clients",
+            "Live clients below which nothing is issued or committed",
+            rows.min_clients(plan, state),
+        )
+        evaluations = len(state.evaluations)
+        yield gauge("fccl_open_evaluations", "Evaluations without an answer", evaluations)
         yield gauge("fccl_quarantined_clients", "Clients given no more tasks", quarantined)
         yield gauge("fccl_store_up", "1: Redis answers", health.is_working("store"))
         yield gauge("fccl_broker_up", "1: RabbitMQ is connected", health.is_working("broker"))
         yield from self._compute_losses()
+        yield from contribution_gauges(self._newest.contributions)
+        yield from evaluation_gauges(self._newest.evaluations)
         yield from self._compute_sites(state)
 
     def _compute_losses(self) -> Iterator[Metric]:

@@ -26,7 +26,6 @@ from common.protocol.layout import TensorLayout
 from common.store.store import Store
 from coordinator.core import event_text, machine
 from coordinator.core.events import (
-    AcceptEvaluation,
     AcceptUpdate,
     Action,
     AdmitClient,
@@ -38,7 +37,6 @@ from coordinator.core.events import (
     DiscardMessage,
     DismissClient,
     FinishRun,
-    OpenRound,
     RepeatReceipt,
     ReplyToCommand,
     RequestScores,
@@ -52,6 +50,7 @@ from coordinator.cosine_scores import CosineScores
 from coordinator.ingest.ingest import Ingest
 from coordinator.ingest.site_queues import FLOOD_MESSAGES, MUTE_S, SiteMessage, SiteQueues
 from coordinator.observer import CoordinatorObserver
+from coordinator.publish import rows
 from coordinator.publish.delivery import DeliveryPublisher
 from coordinator.publish.store_publisher import StorePublisher, versions_in_use
 from coordinator.samples_source import SamplesSource
@@ -385,7 +384,7 @@ class Service:
         self._publish_tasks()
         for action in actions:
             self._publish_action(action)
-        if any(isinstance(each, OpenRound | AcceptEvaluation | CloseRound) for each in actions):
+        if rows.changes_evaluations(actions):
             self._publisher.publish_evaluations()
         if written.events:
             self._publisher.publish_events(written.events)

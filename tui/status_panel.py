@@ -7,11 +7,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from common.byte_sizes import format_bytes
 from common.clock import format_time
 from common.protocol.heartbeat import Heartbeat
 from common.store.inbox_totals import add_up
-from common.store.view import FederationView
-from tui.formatting import format_event
+from common.store.view import ClientRow, FederationView
+from tui.evaluation_tables import contributions, evaluation_tables, name_some
+from tui.formatting import format_event, plural
 
 STATUS_STYLES = {"running": "green", "finished": "green", "waiting": "yellow", "stopped": "yellow"}
 
@@ -25,6 +27,8 @@ def status_panel(view: FederationView, now: float, events: int = 6) -> Renderabl
         _summary(view, now),
         _clients(view),
         _workers(view, now),
+        *([evaluation_tables(view.evaluations, view.info.phases)] if view.evaluations else []),
+        *([contributions(view.contributions)] if view.contributions else []),
         *(
             Text(format_event(event), overflow="ellipsis", no_wrap=True)
             for event in view.events[-events:]
@@ -44,6 +48,14 @@ def _summary(view: FederationView, now: float) -> RenderableType:
     grid.add_row("version", _side_by_side(bar, count))
     buffer = f"{info.buffered} of {info.buffer_size} updates; {info.open_tasks} tasks open"
     grid.add_row("buffer", f"{buffer}; {info.accepted} accepted, {info.rejected} rejected")
+    if text := _live_clients(view):
+        grid.add_row("live", text)
+    if text := _evaluated(view):
+        grid.add_row("evaluated", text)
+    if info.scores.updates:
+        cost = f"{info.scores.seconds:.0f} s, {format_bytes(info.scores.nbytes)}"
+        scored = f"{plural(info.scores.updates, 'update')} scored by {info.contribution_source!r}"
+        grid.add_row("scores", f"{scored}: {cost}")
     if losses:
         grid.add_row("train loss", "  ".join(f"{loss:.3f}" for loss in losses[-10:]))
     grid.add_row("queues", depths or "none")
@@ -51,6 +63,35 @@ def _summary(view: FederationView, now: float) -> RenderableType:
         grid.add_row("live input", add_up(view.inbox).text())
     grid.add_row("updated", f"{max(0.0, now - info.updated_at):.0f} s ago")
     return grid
+
+
+def _live_clients(view: FederationView) -> str:
+    """Return how many clients are live, and which are not; empty where the store does not say."""
+    info = view.info
+    if info.live_clients is None or info.min_clients is None:
+        return ""
+    text = f"{info.live_clients} of {plural(info.clients, 'client')}; minimum {info.min_clients}"
+    silent = [_silence(row) for row in view.clients if row.live is False]
+    return f"{text}; {name_some(silent)}" if silent else text
+
+
+def _silence(row: ClientRow) -> str:
+    if row.seen_at is None:
+        return f"{row.client_id} not seen yet"
+    return f"{row.client_id} silent since {format_time(row.seen_at)}"
+
+
+def _evaluated(view: FederationView) -> str:
+    """Return the best version and the number of open evaluations; empty without any."""
+    parts = []
+    if (best := view.best) is not None and best.value is not None:
+        value = f"{best.value:.{best.metric.decimals}f} {best.metric.title}"
+        parts.append(f"version {best.version} is best: {value}")
+    if view.info.open_evaluations:
+        parts.append(f"{plural(view.info.open_evaluations, 'evaluation')} open")
+    declined = [row.client_id for row in view.clients if row.declines]
+    parts += [f"{name_some(declined)} declines"] if declined else []
+    return "; ".join(parts)
 
 
 def _side_by_side(left: RenderableType, right: str) -> RenderableType:

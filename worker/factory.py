@@ -11,6 +11,7 @@ from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import DataError
 from common.protocol.heartbeat import Heartbeat
+from common.protocol.run_plan import RunPlan
 from common.store.store import Store
 from learning.progress import ProgressCallback
 from learning.training import device
@@ -54,6 +55,7 @@ class WorkerSettings:
     incremental: IncrementalConfig | None = None
     base: Path | None = None  # directory of the run's base model on this machine
     site_settings: SiteSettings = SiteSettings()  # noqa: RUF009 - frozen
+    plan: RunPlan | None = None  # that the people of the site were shown
 
     @property
     def memory(self) -> MemorySettings:

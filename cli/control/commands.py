@@ -1,4 +1,4 @@
-"""`fccl pause`, `resume`, `drain`, `stop`, `kick` and `reissue`: commands to the coordinator."""
+"""`fccl pause`, `resume`, `drain`, `stop`, `kick`, `reissue`, `min-clients`: commands."""
 
 from __future__ import annotations
 
@@ -73,3 +73,15 @@ def reissue(task: str, config_path: Path | None, directory: Path | None) -> None
     The first update that arrives counts, whichever attempt it belongs to.
     """
     send_command("reissue", config_path, directory, task)
+
+
+@click.command("min-clients")
+@click.argument("number", type=click.IntRange(min=1))
+@run_options
+def min_clients(number: int, config_path: Path | None, directory: Path | None) -> None:
+    """Set the NUMBER of live clients below which nothing is issued or committed.
+
+    It replaces schedule.min_clients of a running coordinator, for good. With 1, a version may
+    consist of a single client's update.
+    """
+    send_command("min-clients", config_path, directory, str(number))

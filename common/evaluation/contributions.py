@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
@@ -81,18 +82,21 @@ def contribution_rows(
     )
 
 
-def running_contributions(versions: Iterable[VersionSummary]) -> dict[str, float]:
+def running_contributions(versions: Iterable[VersionSummary]) -> Mapping[str, float]:
     """Return the running contribution of each client; see `ContributionRow.contribution`."""
-    running: dict[str, float] = {}
-    for version in versions:
-        weights: dict[str, float] = defaultdict(float)
-        for update in version.updates:
-            weights[update.client_id] += update.weight
-        for client, weight in weights.items():
-            relative = weight * len(weights)
-            before = running.get(client, relative)
-            running[client] = (1 - ALPHA) * before + ALPHA * relative
-    return running
+    return reduce(add_commit, versions, {})
+
+
+def add_commit(running: Mapping[str, float], version: VersionSummary) -> Mapping[str, float]:
+    """Return the running contributions after one more version."""
+    weights: dict[str, float] = defaultdict(float)
+    for update in version.updates:
+        weights[update.client_id] += update.weight
+    after = dict(running)
+    for client, weight in weights.items():
+        relative = weight * len(weights)
+        after[client] = (1 - ALPHA) * running.get(client, relative) + ALPHA * relative
+    return after
 
 
 def _row(

@@ -15,7 +15,14 @@ from common.protocol.membership import Membership
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import pack
 from common.store.view import ClientRow, QueueRow, RunInfo, RunStatus, ScoreCost
-from coordinator.core.events import AdmitClient, DismissClient
+from coordinator.core.events import (
+    AcceptEvaluation,
+    Action,
+    AdmitClient,
+    CloseRound,
+    DismissClient,
+    OpenRound,
+)
 from coordinator.core.state import Client, CoordinatorState, Plan
 from coordinator.storage.run import Run
 
@@ -140,6 +147,18 @@ def client_rows(
         )
         rows[client.client_id] = pack(row)
     return rows
+
+
+def changes_evaluations(actions: Sequence[Action]) -> bool:
+    """Return whether a step changes the evaluations of versions, rather than scores of updates."""
+    for action in actions:
+        match action:
+            case OpenRound() | CloseRound():
+                return True
+            case AcceptEvaluation():
+                if not action.evaluation.candidate:
+                    return True
+    return False
 
 
 def evaluations(run: Run) -> tuple[EvaluationRow, ...]:

@@ -12,12 +12,21 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Protocol, TypeVar
 
+from common.evaluation.contributions import contribution_rows
+from common.evaluation.rows import EvaluationRow, evaluation_rows
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.naming import LOCAL_SITE
 from common.run_directory import samples
 from common.run_directory.recorded_run import RecordedRun
 from common.run_directory.records import AcceptedUpdate, AttemptRecord
-from common.store.view import MANY_EVENTS, ClientRow, FederationView, RunInfo, RunStatus
+from common.store.view import (
+    MANY_EVENTS,
+    ClientRow,
+    FederationView,
+    RunInfo,
+    RunStatus,
+    ScoreCost,
+)
 
 
 class TimedRecord(Protocol):
@@ -51,7 +60,22 @@ def view_at(run: RecordedRun, at: float) -> FederationView:
         versions=versions,
         events=tuple(records_until(run.events, at)[-MANY_EVENTS:]),
         samples=samples.select_shown(records_until(run.samples, at)),
+        evaluations=_evaluations(run, at),
+        contributions=contribution_rows(
+            versions,
+            [phase.objective for phase in run.config.phase],
+            run.config.aggregation.contribution_source,
+        ),
     )
+
+
+def _evaluations(run: RecordedRun, at: float) -> tuple[EvaluationRow, ...]:
+    rounds = [
+        each.model_copy(update={"closed_at": None}) if (each.closed_at or at) > at else each
+        for each in records_until(run.rounds, at)
+    ]
+    kinds = [phase.kind for phase in run.config.phase]
+    return evaluation_rows(records_until(run.evaluations, at), rounds, kinds)
 
 
 def updates_by_worker(run: RecordedRun) -> dict[str, list[AcceptedUpdate]]:
@@ -159,6 +183,7 @@ def _info(run: RecordedRun, at: float, version: int, open_tasks: int) -> RunInfo
     accepted = sum(1 for each in receipts if each.accepted)
     applied = sum(len(each.updates) for each in records_until(run.versions, at))
     status, detail = _status(run, at)
+    scores = records_until(run.scores, at)
     return RunInfo(
         run=run.run_id,
         name=config.run.name,
@@ -179,6 +204,12 @@ def _info(run: RecordedRun, at: float, version: int, open_tasks: int) -> RunInfo
         updated_at=at,
         max_staleness=config.schedule.max_staleness,
         software=run.software,
+        contribution_source=config.aggregation.contribution_source,
+        scores=ScoreCost(
+            updates=len(scores),
+            seconds=sum(each.seconds for each in scores),
+            nbytes=sum(each.nbytes for each in scores),
+        ),
     )
 
 

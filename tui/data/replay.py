@@ -15,6 +15,7 @@ from tui.data.reader import Snapshot
 from tui.data.recorded_views import count_until, updates_by_worker, view_at, workers_at
 
 SPEED = 60.0  # seconds of the run per second
+KEPT_TABLES = ("versions", "events", "clients", "samples", "evaluations", "contributions")
 SLOWEST, FASTEST = 0.125, 2.0**16
 
 
@@ -100,10 +101,12 @@ class _ViewCache:
     def view(self, at: float) -> FederationView:
         run = self._run
         tables = (run.versions, run.events, run.attempts, run.receipts, run.updates, run.samples)
-        counts = tuple(count_until(table, at) for table in tables)
+        evaluated = (run.evaluations, run.rounds, run.scores)
+        ended = sum(each.closed_at is not None and each.closed_at <= at for each in run.rounds)
+        counts = (*(count_until(table, at) for table in (*tables, *evaluated)), ended)
         if self._view is None or counts != self._counts:
             previous, self._view, self._counts = self._view, view_at(run, at), counts
-            for name in ("versions", "events", "clients", "samples"):
+            for name in KEPT_TABLES:
                 if previous and getattr(previous, name) == getattr(self._view, name):
                     self._view = replace(self._view, **{name: getattr(previous, name)})
         info = self._view.info.model_copy(update={"updated_at": at})

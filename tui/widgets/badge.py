@@ -9,6 +9,7 @@ BADGES = {
     "waiting": ("○", "yellow"),
     "fetching": ("▼", "cyan"),
     "training": ("●", "green"),
+    "evaluating": ("◆", "magenta"),
     "publishing": ("▲", "cyan"),
     "resting": ("◑", "blue"),
     "stopping": ("■", "yellow"),

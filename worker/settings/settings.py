@@ -66,6 +66,7 @@ class SiteSettings(Section):
         Field(max_length=100),
         BeforeValidator(_strings),
     ] = ()
+    review: bool = False
     hours: Annotated[
         tuple[str, ...],
         Field(max_length=50),

@@ -10,12 +10,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from broker.embedded.broker import EmbeddedBroker
 from broker.protocol import LOCAL, Message, Topology
 from common.errors import BrokerError
+from common.evaluation.contributions import running_contributions
 from common.operations.health import Health
 from common.protocol.kinds import EventKind
 from common.protocol.wire import unpack
 from common.store import view
+from coordinator.core.events import RecordScores, UpdateScore
+from coordinator.core.state import CoordinatorState
 from coordinator.ingest import site_queues
 from coordinator.metrics import CoordinatorMetrics
+from tests.support.evaluation_records import evaluation, put_evaluations
 from tests.support.polled_federation import PolledFederation
 
 
@@ -108,6 +112,44 @@ def test_after_a_restart_counters_begin_at_zero_and_the_newest_version_is_shown_
     assert registry.get_sample_value("fccl_updates_accepted_total", {"site": "local"}) == 0
     assert registry.get_sample_value("fccl_version") == 3
     assert registry.get_sample_value("fccl_train_loss") == observed.figure("fccl_train_loss")
+
+
+def test_evaluations_at_the_sites_and_contributions_of_clients_are_shown(
+    observed: Observed,
+) -> None:
+    records = [
+        *(evaluation("client_0", version, 3.0 - version) for version in (0, 1)),
+        *(evaluation("client_1", version, 4.0 - version) for version in (0, 1)),
+    ]
+    put_evaluations(observed.opened.journal._db, records)
+    observed.registry = CollectorRegistry()
+    CoordinatorMetrics(observed.registry, observed.health, observed.opened)
+    figure = observed.figure
+    assert figure("fccl_evaluated_version", phase="0") == 1
+    assert figure("fccl_best_version", phase="0") == 1
+    pooled = figure("fccl_evaluation", phase="0", metric="nats_per_token")
+    assert pooled == pytest.approx(2.5)
+    worst = {"phase": "0", "metric": "nats_per_token", "client": "client_1"}
+    assert figure("fccl_evaluation_worst", **worst) == pytest.approx(3.0)
+    assert figure("fccl_evaluation_clients", phase="0") == 2
+
+
+def test_the_contribution_of_each_client_follows_the_commits(observed: Observed) -> None:
+    observed.serve()
+    expected = running_contributions(observed.opened.journal.versions())
+    assert expected
+    for client, value in expected.items():
+        assert observed.figure("fccl_client_contribution", client=client) == pytest.approx(value)
+
+
+def test_the_cost_of_scores_is_counted(observed: Observed) -> None:
+    scores = (UpdateScore("t1", 0.1, 2.0, 30), UpdateScore("t2", 0.2, 1.0, 4))
+    state = CoordinatorState()
+    step = (RecordScores("federated", scores),)
+    observed.federation.metrics.on_step(state, state, step, {}, 0.0)
+    assert observed.figure("fccl_updates_scored_total", source="federated") == 2
+    assert observed.figure("fccl_score_seconds_total", source="federated") == 3.0
+    assert observed.figure("fccl_score_bytes_total", source="federated") == 34
 
 
 def test_every_metric_has_our_prefix_and_a_help_text(observed: Observed) -> None:
