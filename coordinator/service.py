@@ -26,6 +26,7 @@ from common.protocol.layout import TensorLayout
 from common.store.store import Store
 from coordinator.core import event_text, machine
 from coordinator.core.events import (
+    AcceptEvaluation,
     AcceptUpdate,
     Action,
     AdmitClient,

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from common.errors import FcclError, RunError
@@ -136,7 +137,7 @@ class UpdateScorer(ScoreSource):
         self._attempt(self._loss.load)
         while (request := self._requests.get()) is not None and not self._closed.is_set():
             if not self._failed:
-                self._attempt(lambda each=request: self._answer(self._score(each)))
+                self._attempt(partial(self._score, request))
             if self._failed:
                 self._answer(no_score(request))
             release_free_memory()
@@ -155,8 +156,8 @@ class UpdateScorer(ScoreSource):
         with self._lock:
             self._scores.append(score)
 
-    def _score(self, request: ScoreRequest) -> UpdateScore:
-        """Return the score of an update; none if the coordinator has applied it meanwhile."""
+    def _score(self, request: ScoreRequest) -> None:
+        """Score an update, unless the coordinator has applied it meanwhile."""
         started = time.perf_counter()
         try:
             start = self._run.tensors(request.base_version)
@@ -164,8 +165,10 @@ class UpdateScorer(ScoreSource):
         except RunError:
             if self._spool.holds(request.upload):
                 raise
-            return no_score(request)
+            self._answer(no_score(request))
+            return
         before = self._loss.of_version(request.base_version)
         candidate = aggregate_factors(start, [(request.clip, delta)])
         after = self._loss.of_tensors(candidate, request.base_version)
-        return UpdateScore(request.task_id, before - after, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._answer(UpdateScore(request.task_id, before - after, seconds))

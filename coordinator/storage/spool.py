@@ -10,10 +10,9 @@ On an update's path `coordinator/ingest/ingest.py` writes here; the next file is
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Set
 from pathlib import Path
-
-import numpy as np
 
 from common.errors import RunError, WireError
 from common.files import sync_path, write_at
@@ -96,8 +95,9 @@ class Spool:
         Raises:
             OSError, WireError: The file cannot be read, or is damaged.
         """
-        frame = memoryview(np.memmap(self._path / upload, np.uint8, "r"))
-        update, data = unpack(Update, frame)
+        with (self._path / upload).open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        update, data = unpack(Update, memoryview(mapped))
         _check_layout(update, layout)
         for _, tensor in codec.decode_each(update.codec, layout, data):
             yield tensor
