@@ -104,6 +104,12 @@ def best_version(evaluations: Sequence[FederatedEvaluation], phase: int) -> int 
     return None
 
 
+def best_of_run(evaluations: Sequence[FederatedEvaluation]) -> int | None:
+    """Return the best version of a run: that of the newest phase with evaluations, if there are."""
+    newest = max((each.phase for each in evaluations if each.pooled.rows), default=None)
+    return None if newest is None else best_version(evaluations, newest)
+
+
 def _with_rows(evaluation: FederatedEvaluation) -> set[str]:
     return {client for client, sums in evaluation.sums.items() if sums.rows}
 

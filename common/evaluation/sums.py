@@ -99,9 +99,14 @@ def check_sums(kind: RowKind, sums: EvaluationSums, *, max_length: int, classes:
 
 
 def pool(parts: Iterable[EvaluationSums]) -> EvaluationSums:
-    """Return the sums over the rows of all parts together."""
+    """Return the sums over the rows of all parts together.
+
+    The confusion matrix is empty unless every part with rows has one.
+    """
     parts = list(parts)
-    matrices = [part.confusion for part in parts if part.confusion]
+    with_rows = [part for part in parts if part.rows]
+    complete = all(part.confusion for part in with_rows)
+    matrices = [part.confusion for part in with_rows] if complete else []
     added = {
         name: sum(getattr(part, name) for part in parts)
         for name in EvaluationSums.model_fields

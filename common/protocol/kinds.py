@@ -55,6 +55,7 @@ class RejectionKind(StrEnum):
     PHASE_OVER = "phase over"
     ROUND_OVER = "round over"
     KICKED = "kicked"
+    DECLINED = "declined"  # the client evaluates nothing, by its site's settings
     EXPIRED = "expired"  # an evaluation was not answered in time
     VERSION = "version"  # an evaluation of a version that is gone, or was not asked for
     REVOKED = "revoked"

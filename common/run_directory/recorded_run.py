@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import RunError
+from common.evaluation.federated import best_of_run, federated_evaluations
 from common.protocol.feed import Event
 from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE
@@ -89,6 +90,11 @@ class RecordedRun:
         """The time of the last record, in seconds since the epoch."""
         parts = (self.versions, self.events, self.attempts, self.receipts, self.updates)
         return max(part[-1].at for part in (*parts, self.samples) if part)
+
+    @property
+    def best_version(self) -> int | None:
+        """The best version by the clients' evaluations in the newest phase that has any."""
+        return best_of_run(federated_evaluations(self.evaluations))
 
     @property
     def phase_ends(self) -> tuple[int, ...]:

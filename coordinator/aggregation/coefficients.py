@@ -50,8 +50,18 @@ def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]
 def _client_weights(plan: Plan, state: CoordinatorState) -> dict[str, tuple[float, float]]:
     """Return score and weight of each client in the buffer."""
     newest: dict[str, ContributionStats] = {u.client_id: u.stats for u in state.buffer}
+    measured = _measured(state)
     if len(newest) > 1:
-        return contribution_weights(newest, plan.aggregation)
+        return contribution_weights(newest, plan.aggregation, measured)
     (client,) = newest
     known = {name: c.last_stats for name, c in state.clients.items() if c.last_stats is not None}
-    return {client: single_client_weight(client, known | newest, plan.aggregation)}
+    last = {name: c.last_score for name, c in state.clients.items() if c.last_score is not None}
+    if client not in measured:  # its last score is that of another update
+        last.pop(client, None)
+    return {client: single_client_weight(client, known | newest, plan.aggregation, last | measured)}
+
+
+def _measured(state: CoordinatorState) -> dict[str, float]:
+    """Return the score of each client's newest buffered update, if it has one."""
+    newest = {update.client_id: update.task_id for update in state.buffer}
+    return {client: state.scores[task] for client, task in newest.items() if task in state.scores}

@@ -1,7 +1,8 @@
 """Contribution weight w of FCCL, Federated Cognitive Contribution Learning.
 
-The weight of a client is a softmax over contribution scores, which are built from loss and sample
-count. A factor of `coordinator/aggregation/coefficients.py`; docs/algorithms.md has the formulas.
+The weight of a client is a softmax over contribution scores, which are built from sample count and
+either a loss that the client claims, or a measure of its update that it cannot inflate. A factor of
+`coordinator/aggregation/coefficients.py`; docs/algorithms.md has the formulas.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from common.protocol.updates import ContributionStats
 LOSS_RANGE = (0.5, 2.0)  # × the buffer's median; a claimed loss near 0 must not take all weight
 MIN_LOSS = 1e-6  # nats per token; the inverse of a claim near 0 would overflow
 SINGLE_CLIENT_RANGE = (0.5, 2.0)  # weight of the only client in a buffer
+
+
+DROP_RANGE = (0.05, 2.0)  # × the median of the positive drops; a useless update counts a little
+MIN_COSINE = 0.05
 
 
 def contribution_loss(stats: ContributionStats, source: str) -> float:
@@ -36,6 +41,39 @@ def contribution_score(loss: float, samples: int, mode: str) -> float:
     """Return 1/ℓ (mode `loss`), n (`size`) or n/ℓ (`combined`)."""
     loss = max(loss, MIN_LOSS)
     return {"loss": 1 / loss, "size": float(samples), "combined": samples / loss}[mode]
+
+
+def measured_values(values: Sequence[float | None], source: str) -> list[float]:
+    """Return the factor of each client's score that follows from drops in loss, or cosines.
+
+    A missing value is the median of the others; all are 1 if none is known. Cosines are at least
+    `MIN_COSINE`, drops within `DROP_RANGE` of the median of the positive ones. If no drop is
+    positive, the updates do not differ in anything that could be measured, and all values are 1.
+    """
+    filled = _fill_missing(values)
+    if filled is None:
+        return [1.0] * len(values)
+    if source == "cosine":
+        return [max(MIN_COSINE, value) for value in filled]
+    positive = [value for value in filled if value > 0]
+    if not positive:
+        return [1.0] * len(values)
+    middle = median(positive)
+    low, high = DROP_RANGE[0] * middle, DROP_RANGE[1] * middle
+    return [min(high, max(low, value)) for value in filled]
+
+
+def _fill_missing(values: Sequence[float | None]) -> list[float] | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    middle = median(known)
+    return [middle if value is None else value for value in values]
+
+
+def measured_score(value: float, samples: int, mode: str) -> float:
+    """Return the value (mode `loss`), n (`size`) or n · value (`combined`)."""
+    return {"loss": value, "size": float(samples), "combined": samples * value}[mode]
 
 
 def softmax(values: Sequence[float]) -> list[float]:
@@ -83,34 +121,59 @@ def apply_cap(weights: Sequence[float], cap: float) -> list[float]:
 
 
 def contribution_weights(
-    stats: Mapping[str, ContributionStats], config: AggregationConfig
+    stats: Mapping[str, ContributionStats],
+    config: AggregationConfig,
+    measured: Mapping[str, float] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Return score and weight of every client; the weights sum to 1.
 
     Scale `raw` is the softmax alone, without clamp, floor and cap.
+
+    Args:
+        stats: What each client claims about its newest update.
+        config: The settings.
+        measured: Drop in loss, or cosine, of these updates as far as it is known, for the sources
+            that clients cannot inflate.
     """
-    losses = [contribution_loss(s, config.contribution_source) for s in stats.values()]
     raw = config.score_scale == "raw"
-    if not raw:
-        losses = clamp_losses(losses)
-    pairs = zip(losses, stats.values(), strict=True)
-    scores = [
-        contribution_score(loss, max(1, s.num_samples), config.contribution_mode)
-        for loss, s in pairs
-    ]
+    scores = _scores(stats, config, measured or {})
     result = scaled_softmax(scores, config.score_scale, config.temperature)
     if not raw:
         result = apply_cap(apply_floor(result, config.floor), config.cap)
     return {client: (s, w) for client, s, w in zip(stats, scores, result, strict=True)}
 
 
+def _scores(
+    stats: Mapping[str, ContributionStats],
+    config: AggregationConfig,
+    measured: Mapping[str, float],
+) -> list[float]:
+    source, mode, raw = (
+        config.contribution_source,
+        config.contribution_mode,
+        config.score_scale == "raw",
+    )
+    counts = [max(1, s.num_samples) for s in stats.values()]
+    if source in ("train", "holdout"):
+        losses = [contribution_loss(s, source) for s in stats.values()]
+        if not raw:
+            losses = clamp_losses(losses)
+        return [contribution_score(x, n, mode) for x, n in zip(losses, counts, strict=True)]
+    known = [measured.get(client) for client in stats]
+    values = (_fill_missing(known) or [1.0] * len(known)) if raw else measured_values(known, source)
+    return [measured_score(x, n, mode) for x, n in zip(values, counts, strict=True)]
+
+
 def single_client_weight(
-    client: str, latest: Mapping[str, ContributionStats], config: AggregationConfig
+    client: str,
+    latest: Mapping[str, ContributionStats],
+    config: AggregationConfig,
+    measured: Mapping[str, float] | None = None,
 ) -> tuple[float, float]:
     """Return score and weight of the only client in a buffer: clip(N · w, 0.5, 2).
 
-    A softmax over one score is always 1. Therefore w is taken over the last statistics of the N
-    active clients, which include this one.
+    A softmax over one score is always 1. Therefore w is taken over the last statistics and measured
+    values of the N active clients, which include this one.
     """
-    value, weight = contribution_weights(latest, config)[client]
+    value, weight = contribution_weights(latest, config, measured)[client]
     return value, min(SINGLE_CLIENT_RANGE[1], max(SINGLE_CLIENT_RANGE[0], len(latest) * weight))

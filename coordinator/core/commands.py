@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from common.protocol.commands import Command
 from common.protocol.kinds import EventKind, RejectionKind
-from coordinator.core import schedule
+from coordinator.core import evaluations, minimum, schedule
 from coordinator.core.events import MAX_TEXT, CloseTask, Rejection, ReplyToCommand, log_event
 from coordinator.core.state import STRIKES, CoordinatorState, OpenTask, Plan
 from coordinator.core.transition import Transition
@@ -30,8 +31,10 @@ def carry_out(plan: Plan, state: CoordinatorState, command: Command, now: float)
             return _pardon(plan, state, command)
         case "reissue":
             return _reissue(state, command, now)
-        case "min-clients" | "evaluate":
-            return _refuse(state, command, "this command comes with the next commit")
+        case "min-clients":
+            return _set_minimum(plan, state, command, now)
+        case "evaluate":
+            return _evaluate(plan, state, command, now)
 
 
 def _pause(state: CoordinatorState, command: Command) -> Transition:
@@ -53,7 +56,7 @@ def _kick(plan: Plan, state: CoordinatorState, command: Command) -> Transition:
         return _refuse(state, command, f"there is no client {name}")
     if state.client(name).quarantined:
         return _refuse(state, command, f"{name} already gets no more tasks")
-    if schedule.eligible_clients(plan, state) == [name]:
+    if plan.clients and schedule.eligible_clients(plan, state) == [name]:
         return _refuse(state, command, f"{name} is the last client; `fccl stop` ends the run")
     after = state.with_client(name, replace(state.client(name), strikes=STRIKES))
     rejection = Rejection(RejectionKind.KICKED, f"{name} was kicked by {command.by}"[:MAX_TEXT])
@@ -64,7 +67,9 @@ def _kick(plan: Plan, state: CoordinatorState, command: Command) -> Transition:
     ]
     for close in closed:
         after = after.without_task(close.task_id)
-    return _confirm(after, command, f"{name} gets no more tasks").then(*closed)
+    evaluated = evaluations.close_evaluations_of(after, name, rejection)
+    confirmed = _confirm(evaluated.state, command, f"{name} gets no more tasks")
+    return confirmed.then(*closed, *evaluated.actions)
 
 
 def _pardon(plan: Plan, state: CoordinatorState, command: Command) -> Transition:
@@ -88,6 +93,56 @@ def _reissue(state: CoordinatorState, command: Command, now: float) -> Transitio
     return _confirm(after, command, f"{task.task_id} of {task.client_id} is issued again")
 
 
+def _set_minimum(plan: Plan, state: CoordinatorState, command: Command, now: float) -> Transition:
+    number = _parse_number(command.target)
+    if not number:
+        reason = f"{command.target or 'nothing'} is not a number of clients, which is 1 or more"
+        return _refuse(state, command, reason)
+    after = replace(state, min_clients=number)
+    text = f"the run needs {number} live {'client' if number == 1 else 'clients'}"
+    reported = minimum.report_shortage(plan, after, now) if state.store_up else Transition(after)
+    return _confirm(reported.state, command, text).then(*reported.actions)
+
+
+def _evaluate(plan: Plan, state: CoordinatorState, command: Command, now: float) -> Transition:
+    version = _parse_number(command.target) if command.target else state.version
+    if version is None:
+        return _refuse(state, command, f"{command.target} is not a version's number")
+    if reason := _why_not_evaluated(plan, state, version, now):
+        return _refuse(state, command, reason)
+    opened = evaluations.open_rounds(state, [(version, plan.phase_before(version))], now)
+    text = f"the clients evaluate version {version}"
+    return _confirm(opened.state, command, text).then(*opened.actions)
+
+
+def _why_not_evaluated(plan: Plan, state: CoordinatorState, version: int, now: float) -> str:
+    if version > state.version:
+        return f"there is no version {version} yet; the newest is {state.version}"
+    bases = {base for task in state.tasks.values() for base in task.bases}
+    usable = {state.version} | bases | evaluations.versions_needed(plan, state)
+    if version not in usable:
+        known = ", ".join(map(str, sorted(usable)))
+        return f"version {version} is no longer available to workers; choose one of {known}"
+    if not plan.evaluation.available:
+        return "this run began with an earlier release, whose workers evaluate nothing"
+    if any(each.version == version for each in state.rounds):
+        return f"version {version} is being evaluated already"
+    if state.paused or state.draining:
+        return "the run is paused" if state.paused else "the run is drained"
+    if not minimum.live_clients(plan, state, now):
+        return f"no client is live; {minimum.describe_missing(plan, state, now)}"
+    if not minimum.enough_clients(plan, state, now):
+        needed = minimum.minimum(plan, state)
+        missing = minimum.describe_missing(plan, state, now)
+        return f"fewer than {needed} clients are live; {missing}"
+    return ""
+
+
+def _parse_number(text: str) -> int | None:
+    """Return a number of at most six digits; None if the text is no such number."""
+    return int(text) if re.fullmatch(r"[0-9]{1,6}", text) else None
+
+
 def _find_task(state: CoordinatorState, name: str) -> OpenTask | None:
     """Return the open task with that id, or of the client with that name."""
     by_client = (task for task in state.tasks.values() if task.client_id == name)
@@ -98,7 +153,8 @@ def _confirm(
     state: CoordinatorState, command: Command, text: str, *, paused: bool | None = None
 ) -> Transition:
     by = f" (by {command.by})" if command.by else ""
-    refs = {"client": command.target} if command.target else {}
+    is_client = command.action not in ("min-clients", "evaluate")
+    refs = {"client": command.target} if command.target and is_client else {}
     entry = log_event("warning", EventKind.COMMAND, f"{text}{by}", **refs)
     return Transition(state, (ReplyToCommand(command, paused=paused), entry))
 

@@ -8,13 +8,16 @@ from common.protocol.feed import Event
 from common.protocol.kinds import EventKind
 from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
+    AcceptEvaluation,
     AcceptUpdate,
     Action,
+    CloseRound,
     CloseTask,
     CommitVersion,
     FinishRun,
     IssueTask,
     LogEvent,
+    OpenRound,
     log_event,
 )
 
@@ -39,6 +42,14 @@ def describe(
             text = f"{action.task_id} of {action.client_id} closed: {action.rejection.reason}"
             ids = {"task": action.task_id, "client": action.client_id}
             return log_event("info", EventKind.CLOSED, text, **ids)
+        case OpenRound():
+            text = f"the clients evaluate version {action.version}"
+            refs = {"version": action.version, "phase": action.phase}
+            return log_event("info", EventKind.EVALUATION, text, **refs)
+        case AcceptEvaluation(evaluation=evaluation) if not evaluation.candidate:
+            return _describe_evaluation(action)
+        case CloseRound():
+            return _describe_round(action)
         case CommitVersion():
             return _describe_version(summaries[action.version])
         case FinishRun():
@@ -61,6 +72,31 @@ def _describe_accepted(action: AcceptUpdate, version: int) -> LogEvent:
         f" loss {stats.avg_loss:.3f}, {stats.steps} steps in {stats.train_seconds:.1f} s"
     )
     return log_event("info", EventKind.ACCEPTED, text, task=update.task_id, client=update.client_id)
+
+
+def _describe_evaluation(action: AcceptEvaluation) -> LogEvent:
+    result = action.result
+    text = (
+        f"{result.client_id} has evaluated version {result.version} on {result.sums.rows} rows"
+        f" in {result.seconds:.1f} s"
+    )
+    return log_event(
+        "info",
+        EventKind.EVALUATION,
+        text,
+        version=result.version,
+        task=result.task_id,
+        client=result.client_id,
+    )
+
+
+def _describe_round(action: CloseRound) -> LogEvent:
+    clients = "1 client has" if action.answered == 1 else f"{action.answered} clients have"
+    text = f"{clients} evaluated version {action.version}"
+    if action.missing:
+        text += f"; without an answer: {', '.join(action.missing)}"
+    refs = {"version": action.version, "phase": action.phase, "missing": len(action.missing)}
+    return log_event("warning" if action.missing else "info", EventKind.EVALUATION, text, **refs)
 
 
 def _describe_version(summary: VersionSummary) -> LogEvent:

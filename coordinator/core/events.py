@@ -225,6 +225,7 @@ class CloseRound:
     version: int
     phase: int
     missing: tuple[str, ...] = ()
+    answered: int = 0  # number of clients
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Leases of open tasks: heartbeats renew them, and a task is issued again when its lease ends."""
+"""Leases of open tasks and evaluations: heartbeats renew them; without, they are issued again.
+
+`coordinator/core/evaluations.py` issues evaluations again.
+"""
 
 from __future__ import annotations
 
@@ -35,20 +38,30 @@ def renew_leases(
             lease_until = now + plan.schedule.lease_s
             parked = task.parked and not in_training
             state = state.with_task(replace(task, lease_until=lease_until, parked=parked))
+    for each in state.evaluations.values():
+        site = members[each.client_id].site
+        if store_returned or (site, each.task_id) in named or site in busy_sites:
+            lease_until = now + plan.schedule.lease_s
+            state = state.with_evaluation(replace(each, lease_until=lease_until))
+    awake = {signal.site: now for signal in signals if not signal.resting}
     wishes = {(signal.site, client) for signal in signals for client in signal.wishes}
     return replace(
         state,
         workers_by_site=MappingProxyType(Counter(s.site for s in signals if not s.resting)),
         resting_by_site=MappingProxyType(Counter(s.site for s in signals if s.resting)),
+        seen_at=MappingProxyType({**state.seen_at, **awake}),
         wishes=frozenset(c for site, c in wishes if c in members and members[c].site == site),
         store_up=True,
     )
 
 
-def reissue_expired(plan: Plan, state: CoordinatorState, now: float) -> Transition:
+def reissue_expired(
+    plan: Plan, state: CoordinatorState, now: float, *, issue: bool = True
+) -> Transition:
     """Issue tasks again whose lease or deadline is over, or park them if their site is silent.
 
-    A site that rests outside its hours is not silent, but takes no task either.
+    A site that rests outside its hours is not silent, but takes no task either. Without `issue`,
+    tasks of live sites wait.
     """
     actions: list[Action] = []
     members = state.members(plan)
@@ -63,6 +76,8 @@ def reissue_expired(plan: Plan, state: CoordinatorState, now: float) -> Transiti
                 state = state.with_task(replace(task, parked=True))
                 reason = "rests" if site in state.resting_by_site else "is silent"
                 actions.append(_lease_event(task, f"waits for site {site}, which {reason}"))
+            continue
+        if not issue:
             continue
         again = replace(
             task,

@@ -16,7 +16,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from common.protocol.kinds import EventKind, RejectionKind
-from coordinator.core import admission, commands, membership, schedule
+from coordinator.core import (
+    admission,
+    commands,
+    evaluation_answers,
+    evaluations,
+    membership,
+    minimum,
+    schedule,
+    scores,
+)
 from coordinator.core.events import (
     MAX_TEXT,
     AcceptUpdate,
@@ -26,11 +35,13 @@ from coordinator.core.events import (
     DiscardMessage,
     DuplicateArrived,
     EnrolmentRequested,
+    EvaluationArrived,
     FinishRun,
     HeartbeatsRead,
     LogEvent,
     Rejection,
     RepeatReceipt,
+    ScoresArrived,
     SiteRevoked,
     StopRequested,
     TaskRefused,
@@ -53,8 +64,14 @@ def step(plan: Plan, state: CoordinatorState, event: CoordinatorEvent, now: floa
             handled = Transition(state, (RepeatReceipt(event.task_id),))
         case TaskRefused():
             handled = _handle_refusal(plan, state, event, now)
+        case EvaluationArrived():
+            handled = evaluation_answers.handle_answer(plan, state, event)
+        case ScoresArrived():
+            handled = scores.handle_scores(plan, state, event)
         case HeartbeatsRead():
             handled = Transition(renew_leases(plan, state, event, now))
+            if event.store_up:
+                handled = minimum.report_shortage(plan, handled.state, now)
         case EnrolmentRequested():
             handled = membership.enrol(plan, state, event)
         case SiteRevoked():
@@ -70,20 +87,38 @@ def step(plan: Plan, state: CoordinatorState, event: CoordinatorEvent, now: floa
 
 def _advance(plan: Plan, done: Transition, now: float) -> Transition:
     """Commit if the buffer is ready; then finish if the run is over, else issue tasks."""
-    if done.state.draining and all(task.parked for task in done.state.tasks.values()):
+    if done.state.draining and schedule.drained(plan, done.state, now):
         done = done.then(state=replace(done.state, stopping=True))
-    commit = schedule.commit_if_ready(plan, done.state, now)
-    done = done.then(*commit.actions, state=commit.state)
-    if done.state.version >= plan.total_versions:
+    done = _then(done, scores.record_answered(plan, done.state))
+    done = _then(done, schedule.commit_if_ready(plan, done.state, now))
+    due = evaluations.due_rounds(plan, done.state, now)
+    if not done.state.stopping:
+        done = _then(done, evaluations.open_rounds(done.state, due, now))
+        done = _then(done, evaluations.close_rounds(plan, done.state, now))
+    trained = done.state.version >= plan.total_versions
+    if trained and not done.state.rounds and (not done.state.stopping or not due):
         return done.then(FinishRun(complete=True, reason="the plan is complete"))
     if done.state.stopping:
-        reason = "drained on request" if done.state.draining else "stopped on request"
-        return done.then(FinishRun(complete=False, reason=reason))
-    if not schedule.eligible_clients(plan, done.state):
+        return done.then(FinishRun(complete=False, reason=_stop_reason(done.state)))
+    # In a run of sites only, others may still join.
+    if not trained and plan.clients and not schedule.eligible_clients(plan, done.state):
         reason = "every client is quarantined"
         return done.then(FinishRun(complete=False, reason=reason, failed=True))
-    issued = schedule.issue_tasks(plan, done.state, now)
-    return done.then(*issued.actions, state=issued.state)
+    done = _then(done, evaluations.issue_evaluations(plan, done.state, now))
+    return done if trained else _then(done, schedule.issue_tasks(plan, done.state, now))
+
+
+def _then(done: Transition, following: Transition) -> Transition:
+    return done.then(*following.actions, state=following.state)
+
+
+def _stop_reason(state: CoordinatorState) -> str:
+    reason = "drained on request" if state.draining else "stopped on request"
+    if not state.buffer:
+        return reason
+    count = len(state.buffer)
+    updates = "update waits" if count == 1 else "updates wait"
+    return f"{reason}; {count} {updates} for more live clients, and for a resume"
 
 
 def _handle_update(
@@ -151,6 +186,8 @@ def _handle_refusal(
     It is closed after `REFUSALS` refusals, or as many as its site has workers, because nobody seems
     able to train it.
     """
+    if event.task_id in state.evaluations:
+        return evaluation_answers.handle_refusal(plan, state, event)
     task, client = state.tasks.get(event.task_id), state.members(plan).get(event.client_id)
     if task is None or client is None or client.site != event.site:
         return _discard(state, "a refusal of a task that is not open at that site")

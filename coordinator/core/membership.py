@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from common.protocol.kinds import EventKind, RejectionKind
+from coordinator.core.evaluations import close_evaluations_of
 from coordinator.core.events import (
     AdmitClient,
     CloseTask,
@@ -29,7 +30,9 @@ def enrol(plan: Plan, state: CoordinatorState, event: EnrolmentRequested) -> Tra
         return Transition(state, (dismissal, log_event("warning", EventKind.JOIN, text)))
     # The rows are a claim, like the losses. The invitation bounds them, and with them the weight.
     rows = {kind: min(event.rows.get(kind, 0), event.max_rows) for kind in plan.kinds}
-    client = Client(event.client_id, event.site, MappingProxyType(rows))
+    client = Client(
+        event.client_id, event.site, MappingProxyType(rows), shares_updates=event.shares_updates
+    )
     known = state.joined.get(event.client_id)
     admitted = Transition(state.with_member(client), (AdmitClient(client, event.nonce),))
     if known == client:
@@ -57,7 +60,7 @@ def _check_enrolment(plan: Plan, state: CoordinatorState, event: EnrolmentReques
 
 
 def revoke_site(state: CoordinatorState, event: SiteRevoked) -> Transition:
-    """Remove a site's clients and close their tasks; their accepted updates are still applied."""
+    """Remove a site's clients and close what they were to do; accepted updates still count."""
     after = Transition(state)
     reason = f"site {event.site} was revoked"
     for client in [c for c in state.joined.values() if c.site == event.site]:
@@ -66,6 +69,9 @@ def revoke_site(state: CoordinatorState, event: SiteRevoked) -> Transition:
                 rejection = Rejection(RejectionKind.REVOKED, reason)
                 close = CloseTask(task.task_id, task.client_id, rejection)
                 after = after.then(close, state=after.state.without_task(task.task_id))
+        rejection = Rejection(RejectionKind.REVOKED, reason)
+        closed = close_evaluations_of(after.state, client.client_id, rejection)
+        after = after.then(*closed.actions, state=closed.state)
         dismissal = DismissClient(client.client_id, client.site, reason, left=True)
         after = after.then(dismissal, state=after.state.without_member(client.client_id))
     return after.then(log_event("warning", EventKind.REVOKED, reason))

@@ -6,14 +6,16 @@ On an update's path this comes after `coordinator/core/admission.py`; next is
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
 from common.protocol.kinds import RejectionKind
 from coordinator.aggregation.coefficients import compute_parts
+from coordinator.core import scores
+from coordinator.core.evaluations import running_by_site
 from coordinator.core.events import CloseTask, CommitVersion, IssueTask, Rejection
 from coordinator.core.leases import reissue_expired
+from coordinator.core.minimum import enough_clients, trainable_clients
 from coordinator.core.state import CoordinatorState, OpenTask, Plan
 from coordinator.core.state_changes import apply_commit
 from coordinator.core.transition import Transition
@@ -22,40 +24,59 @@ AHEAD = 2  # tasks by which a client that wants one may be ahead of its turn
 
 
 def commit_if_ready(plan: Plan, state: CoordinatorState, now: float) -> Transition:
-    """Commit the next version if the buffer is full or its time is up."""
-    if not state.buffer or not _buffer_ready(plan, state, now):
-        return Transition(state)
+    """Commit the next version if the buffer is full or its time is up.
+
+    It waits for the minimum of live clients, and a while for scores of the updates.
+    """
+    ready = buffer_ready(plan, state, now)
+    requested = scores.request_scores(plan, state, now, ready)
+    state = requested.state
+    if not ready or not enough_clients(plan, state, now):
+        return requested
+    if scores.must_wait(plan, state, now):
+        return requested.then(state=replace(state, full_at=state.full_at or now))
+    scored = scores.give_up_waiting(plan, state)
+    state = scored.state
     phase = plan.phase_of(state.version)
     commit = CommitVersion(state.version + 1, phase, compute_parts(plan, state))
     after = apply_commit(plan, state, commit)
     closed = _close_obsolete_tasks(plan, after, phase)
     for close in closed:
         after = after.without_task(close.task_id)
-    return Transition(after, (commit, *closed))
+    return requested.then(*scored.actions, commit, *closed, state=after)
+
+
+def drained(plan: Plan, state: CoordinatorState, now: float) -> bool:
+    """Return whether no open task can still end, so that a draining run is over.
+
+    A parked task waits for a silent site. One whose lease has run out is lost unless it is issued
+    again, which it is not below the minimum of live clients.
+    """
+    enough = enough_clients(plan, state, now)
+    return all(
+        task.parked or (not enough and now >= task.lease_until) for task in state.tasks.values()
+    )
 
 
 def eligible_clients(plan: Plan, state: CoordinatorState) -> list[str]:
     """Return the clients that may get tasks in the current phase, in the plan's order."""
-    phase = plan.phase_of(state.version)
-    return [
-        name
-        for name, client in state.members(plan).items()
-        if plan.rows(client, phase) and not state.client(name).quarantined
-    ]
+    return trainable_clients(plan, state, plan.current_phase(state.version))
 
 
 def issue_tasks(plan: Plan, state: CoordinatorState, now: float) -> Transition:
     """Issue tasks again whose lease has run out, and new tasks as far as there is room.
 
     Nothing is issued while the store is out of reach (workers could not fetch the adapter), nor
-    while the run is paused. A draining run only finishes its open tasks: one whose worker has died
-    is issued again, or the drain would wait for it forever.
+    while the run is paused or has fewer live clients than its minimum. A draining run only finishes
+    its open tasks: one whose worker has died is issued again, or the drain would wait for it
+    forever.
     """
     if not state.store_up or state.paused:
         return Transition(state)
-    reissued = reissue_expired(plan, state, now)
+    enough = enough_clients(plan, state, now)
+    reissued = reissue_expired(plan, state, now, issue=enough)
     state = reissued.state
-    if state.draining:
+    if state.draining or not enough:
         return reissued
     unfinished = state.tasks or state.buffer  # neither, if all were rejected: issue a new round
     if plan.schedule.reissue == "commit" and state.round_issued and unfinished:
@@ -64,8 +85,11 @@ def issue_tasks(plan: Plan, state: CoordinatorState, now: float) -> Transition:
     return reissued.then(*issued.actions, state=issued.state)
 
 
-def _buffer_ready(plan: Plan, state: CoordinatorState, now: float) -> bool:
+def buffer_ready(plan: Plan, state: CoordinatorState, now: float) -> bool:
+    """Return whether the buffer is full or its time is up; an empty one never is."""
     schedule = plan.schedule
+    if not state.buffer:
+        return False
     if state.stopping:
         return True
     if schedule.reissue == "immediate":
@@ -118,8 +142,8 @@ def _next_clients(plan: Plan, state: CoordinatorState) -> Iterator[str]:
     so it comes sooner, but however often it asks, it is never further ahead than that.
     """
     members = state.members(plan)
-    running = Counter(members[t.client_id].site for t in state.tasks.values() if not t.parked)
-    total = running.total()
+    total = sum(not task.parked for task in state.tasks.values())
+    running = running_by_site(plan, state)
     places = min(plan.schedule.concurrency - total, _tasks_needed(plan, state, total))
     busy = {task.client_id for task in state.tasks.values()}
     free = [client for client in eligible_clients(plan, state) if client not in busy]

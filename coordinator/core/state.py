@@ -37,11 +37,19 @@ class EvaluationPlan:
         federated: Whether version 0, phase ends and the last version are evaluated.
         every: The interval of further versions to evaluate, if any.
         deadline_s: Time after which an evaluation that was not answered is given up.
+        max_rows: Limit of a client's rows per evaluation.
+        max_length: Limit of a row's tokens.
+        classes: Number of classes; 0 unless texts are classified.
+        available: Whether clients can evaluate at all; those of runs of schema 1 cannot.
     """
 
     federated: bool = False
     every: int | None = None
     deadline_s: float = 600.0
+    max_rows: int = 200
+    max_length: int = 512
+    classes: int = 0
+    available: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,14 @@ class Plan:
     def phase_end(self, phase: int) -> int:
         """Return the version that ends a phase."""
         return sum(p.versions for p in self.phases[: phase + 1])
+
+    def current_phase(self, version: int) -> int:
+        """Return the phase that trains from `version`; after the last one, the last one."""
+        return min(self.phase_of(version), len(self.phases) - 1)
+
+    def phase_before(self, version: int) -> int:
+        """Return the phase that made `version`; the first one for version 0."""
+        return self.phase_of(max(0, version - 1))
 
     def reference_version(self, phase: int) -> int | None:
         """Return the version that a preference phase compares with: its first base version."""
@@ -148,12 +164,29 @@ class EvaluationRound:
         phase: The phase whose objective and rows it is evaluated with.
         opened_at: Time at which it became due.
         asked: Clients that got an evaluation task for it, including those that have answered.
+        answered: Clients whose answer was accepted.
     """
 
     version: int
     phase: int
     opened_at: float
     asked: frozenset[str] = frozenset()
+    answered: frozenset[str] = frozenset()
+
+    def covers(self, evaluation: OpenEvaluation) -> bool:
+        """Return whether an evaluation belongs to this round."""
+        same = (evaluation.version, evaluation.phase) == (self.version, self.phase)
+        return same and not evaluation.candidate
+
+
+@dataclass(frozen=True)
+class CandidateAnswer:
+    """Drop in loss that one client measured with the update of another one applied."""
+
+    task_id: str  # of the training
+    drop: float
+    seconds: float
+    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -214,7 +247,10 @@ class CoordinatorState:
         scores: Scores of buffered updates, by task id, where the source is one that clients cannot
             inflate.
         scoring: Buffered updates whose score was requested.
-        full_at: Time at which the buffer became full; 0 if it is not.
+        answers: Accepted answers of evaluations that score a buffered update without a score, by
+            the evaluation's task id.
+        full_at: Time at which a buffer that waits for scores was first ready; 0 if there is none.
+        short: The feed says that fewer clients than the minimum are live.
     """
 
     version: int = 0
@@ -243,7 +279,9 @@ class CoordinatorState:
     declined: frozenset[str] = frozenset()
     scores: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     scoring: frozenset[str] = frozenset()
+    answers: Mapping[str, CandidateAnswer] = field(default_factory=lambda: MappingProxyType({}))
     full_at: float = 0.0
+    short: bool = False
 
     def members(self, plan: Plan) -> Mapping[str, Client]:
         """Return all clients that may train: the plan's first, then those that joined."""
@@ -268,3 +306,18 @@ class CoordinatorState:
     def without_task(self, task_id: str) -> CoordinatorState:
         remaining = {key: task for key, task in self.tasks.items() if key != task_id}
         return replace(self, tasks=MappingProxyType(remaining))
+
+    def with_evaluation(self, evaluation: OpenEvaluation) -> CoordinatorState:
+        """Return the state with an evaluation that is open, in place of its earlier attempt."""
+        opened = {**self.evaluations, evaluation.task_id: evaluation}
+        return replace(self, evaluations=MappingProxyType(opened))
+
+    def without_evaluation(self, task_id: str) -> CoordinatorState:
+        remaining = {key: each for key, each in self.evaluations.items() if key != task_id}
+        return replace(self, evaluations=MappingProxyType(remaining))
+
+    def with_round(self, changed: EvaluationRound) -> CoordinatorState:
+        """Return the state with an open round in place of the one of that version and phase."""
+        key = (changed.version, changed.phase)
+        rounds = tuple(changed if (r.version, r.phase) == key else r for r in self.rounds)
+        return replace(self, rounds=rounds)

@@ -29,13 +29,26 @@ def accept_update(
 def apply_commit(plan: Plan, state: CoordinatorState, commit: CommitVersion) -> CoordinatorState:
     """Return the state after a commit.
 
-    Losses and norms are forgotten at the end of a phase: another objective has another scale.
+    Losses, scores and norms are forgotten at the end of a phase, because another objective has
+    another scale.
     """
     for part in commit.parts:
         client = state.client(part.update.client_id)
         client = replace(client, participation=client.participation + 1)
         state = state.with_client(part.update.client_id, client)
     if commit.version == plan.phase_end(commit.phase):
-        clients = {name: replace(client, last_stats=None) for name, client in state.clients.items()}
+        clients = {
+            name: replace(client, last_stats=None, last_score=None)
+            for name, client in state.clients.items()
+        }
         state = replace(state, norms=(), clients=MappingProxyType(clients))
-    return replace(state, version=commit.version, buffer=(), round_issued=False)
+    return replace(
+        state,
+        version=commit.version,
+        buffer=(),
+        round_issued=False,
+        scores=MappingProxyType({}),
+        scoring=frozenset(),
+        answers=MappingProxyType({}),
+        full_at=0.0,
+    )

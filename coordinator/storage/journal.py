@@ -41,6 +41,14 @@ from coordinator.storage.journal_schema import (
     translated_errors,
 )
 
+_RECEIPTS = (
+    "SELECT client_id, task_id, attempt, state, reason, at FROM receipt"
+    " LEFT JOIN task USING (task_id)"
+    " UNION ALL SELECT client_id, task_id, attempt,"
+    " CASE state WHEN 'accepted' THEN state ELSE 'rejected' END, reason, at FROM evaluation"
+    " WHERE state <> 'open'"
+)
+
 
 @dataclass(frozen=True)
 class Outgoing:
@@ -122,7 +130,7 @@ class Journal:
             after: State after the step.
             actions: Actions of the step.
             now: Seconds since the epoch.
-            frames: Task message of each `IssueTask`, by task id.
+            frames: Task message of each `IssueTask` and `IssueEvaluation`, by task id.
             summaries: Summary of each `CommitVersion`, by version. Its files are staged.
             drop_chunks: Uploads that are complete or rejected with this step.
         """
@@ -170,15 +178,15 @@ class Journal:
         return [Outgoing(*row) for row in rows]
 
     def receipt(self, task_id: str) -> Receipt | None:
-        """Return the receipt of a task; None while the task is open."""
-        query = "SELECT task_id, attempt, state, reason FROM receipt WHERE task_id = ?"
+        """Return the receipt of a task or an evaluation; None while it is open."""
+        query = f"SELECT task_id, attempt, state, reason FROM ({_RECEIPTS}) WHERE task_id = ?"
         return next((_receipt(row) for row in self.rows(query, task_id)), None)
 
     def receipts(self, limit: int) -> list[tuple[str, Receipt]]:
         """Return the newest receipts, each with the site of its client."""
         query = (
-            "SELECT client_id, task_id, attempt, state, reason FROM receipt JOIN task"
-            " USING (task_id) ORDER BY at DESC LIMIT ?"
+            "SELECT client_id, task_id, attempt, state, reason"
+            f" FROM ({_RECEIPTS}) ORDER BY at DESC LIMIT ?"
         )
         sites = {client.client_id: client.site for client in self.joined_clients(include_left=True)}
         rows = self.rows(query, limit)
@@ -196,16 +204,31 @@ class Journal:
         query = "SELECT paused FROM command WHERE paused IS NOT NULL ORDER BY rowid DESC LIMIT 1"
         return any(paused for (paused,) in self.rows(query))
 
+    def min_clients(self) -> int | None:
+        """Return the minimum of live clients that an operator set last; None if none did."""
+        query = (
+            "SELECT target FROM command WHERE action = 'min-clients' AND refused = ''"
+            " ORDER BY rowid DESC LIMIT 1"
+        )
+        return next((int(target) for (target,) in self.rows(query)), None)
+
     def site_of(self, task_id: str) -> str:
-        query = "SELECT site FROM task JOIN member USING (client_id) WHERE task_id = ?"
-        return next((site for (site,) in self.rows(query, task_id)), LOCAL_SITE)
+        """Return the site of a task or an evaluation."""
+        query = (
+            "SELECT site FROM task JOIN member USING (client_id) WHERE task_id = ?"
+            " UNION SELECT site FROM evaluation WHERE task_id = ?"
+        )
+        return next((site for (site,) in self.rows(query, task_id, task_id)), LOCAL_SITE)
 
     def joined_clients(self, *, include_left: bool = False) -> list[Client]:
         """Return the clients that have joined, oldest first."""
-        query = "SELECT client_id, site, rows FROM member WHERE left <= ? ORDER BY rowid"
+        query = (
+            "SELECT client_id, site, rows, COALESCE(shares_updates, 0) FROM member"
+            " LEFT JOIN sharing USING (client_id) WHERE left <= ? ORDER BY member.rowid"
+        )
         return [
-            Client(client, site, MappingProxyType(json.loads(rows)))
-            for client, site, rows in self.rows(query, int(include_left))
+            Client(client, site, MappingProxyType(json.loads(rows)), bool(shares))
+            for client, site, rows, shares in self.rows(query, int(include_left))
         ]
 
     def versions(self, after: int = -1) -> list[VersionSummary]:
@@ -241,6 +264,7 @@ class Journal:
         return {u for (u,) in self.rows("SELECT upload FROM accepted WHERE version IS NULL")}
 
     def receipt_counts(self) -> dict[str, int]:
+        """Return how many training tasks were closed, by state of the receipt."""
         return dict(self.rows("SELECT state, COUNT(*) FROM receipt GROUP BY state"))
 
     def evaluations(self, phases: Sequence[PhaseConfig]) -> tuple[EvaluationRecord, ...]:

@@ -19,6 +19,7 @@ from coordinator.core.events import (
     ReplyToCommand,
 )
 from coordinator.core.state import Client, ClientState
+from coordinator.storage import evaluation_rows
 
 MAX_EVENTS = 50_000  # so that a flood of rejected messages cannot grow the journal without end
 
@@ -53,7 +54,7 @@ def write_action(
         case LogEvent():
             put_event(db, action, now)
         case _:
-            pass  # the other actions change no record
+            evaluation_rows.write_action(db, action, now, frames)
 
 
 def put_task(
@@ -129,3 +130,5 @@ def put_member(db: sqlite3.Connection, client: Client) -> None:
         " site = excluded.site, rows = excluded.rows, left = 0",
         row,
     )
+    query = "INSERT OR REPLACE INTO sharing VALUES (?, ?)"
+    db.execute(query, (client.client_id, client.shares_updates))

@@ -60,6 +60,9 @@ ADDED_TABLES = (  # missing from runs that an older release began
     " PRIMARY KEY (version, phase));",
     "CREATE TABLE IF NOT EXISTS score (task_id TEXT PRIMARY KEY, source TEXT NOT NULL,"
     " score REAL NOT NULL, seconds REAL NOT NULL, nbytes INTEGER NOT NULL, at REAL NOT NULL);",
+    # Invited clients that let others evaluate their updates, and evaluate those of others.
+    "CREATE TABLE IF NOT EXISTS sharing (client_id TEXT PRIMARY KEY,"
+    " shares_updates INTEGER NOT NULL);",
 )
 
 

@@ -1,8 +1,8 @@
 """Recovery: the state after a stop or a crash, rebuilt from the journal.
 
-Leases, live workers, refusals of open tasks and the store's health are not in the journal, because
-they are outdated after a restart. Every open task gets a fresh lease; unless a heartbeat names it
-meanwhile, it is issued again.
+Leases, live workers, refusals of open tasks, requests for scores and the store's health are not in
+the journal, because they are outdated after a restart. Every open task and evaluation gets a fresh
+lease; unless a heartbeat names it meanwhile, it is issued again.
 
 The buffer is filled by the machine's own rule, `coordinator/core/state_changes.py: accept_update`.
 Versions, tasks and clients are read as they were written. Two rules are restated in SQL: norms
@@ -27,6 +27,7 @@ from coordinator.core.state import (
 )
 from coordinator.core.state_changes import accept_update
 from coordinator.storage.journal import Journal
+from coordinator.storage.recovered_evaluations import last_scores, recover_evaluations
 
 
 def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> CoordinatorState:
@@ -44,10 +45,13 @@ def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> Coordin
         issued=journal.rows("SELECT COUNT(*) FROM task")[0][0],
         round_at=_newest_issue(journal),
         round_issued=_round_issued(journal, version),
+        min_clients=journal.min_clients(),
     )
     for update, norm, accepted_at in _buffered_updates(journal):
         state = accept_update(state, update, norm, accepted_at)
-    return replace(state, clients=MappingProxyType(_clients(journal)))
+    clients = _clients(journal, plan.phase_of(version))
+    state = replace(state, clients=MappingProxyType(clients))
+    return recover_evaluations(plan, journal, state, now + lease_s)
 
 
 def _open_tasks(journal: Journal, lease_until: float) -> dict[str, OpenTask]:
@@ -86,10 +90,17 @@ def _buffered_updates(journal: Journal) -> list[tuple[BufferedUpdate, float, flo
     return updates
 
 
-def _clients(journal: Journal) -> dict[str, ClientState]:
+def _clients(journal: Journal, phase: int) -> dict[str, ClientState]:
     query = "SELECT client_id, issued, participation, strikes, last FROM client ORDER BY rowid"
+    scores = last_scores(journal, phase)
     return {
-        client: ClientState(issued, participation, _parse_stats(last) if last else None, strikes)
+        client: ClientState(
+            issued=issued,
+            participation=participation,
+            last_stats=_parse_stats(last) if last else None,
+            last_score=scores.get(client),
+            strikes=strikes,
+        )
         for client, issued, participation, strikes, last in journal.rows(query)
     }
 

@@ -187,7 +187,12 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         directory=directory,
         name=config.run.name,
         run_id=meta["run_id"],
-        plan=build_plan(config, json.loads(meta["clients"])),
+        plan=build_plan(
+            config,
+            json.loads(meta["clients"]),
+            classes=len(json.loads(meta["labels"])),
+            schema1="layout" not in meta,
+        ),
         template=_build_template(config, meta, base),
         keep_versions=config.run.keep_versions,
         samples=config.samples,
@@ -200,7 +205,13 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     )
 
 
-def build_plan(config: FederationConfig, rows: Mapping[str, Mapping[RowKind, int]]) -> Plan:
+def build_plan(
+    config: FederationConfig,
+    rows: Mapping[str, Mapping[RowKind, int]],
+    *,
+    classes: int = 0,
+    schema1: bool = False,
+) -> Plan:
     """Return the plan of a configuration; `rows` counts each client's training rows by kind."""
     clients = {name: Client(name, LOCAL_SITE, own) for name, own in rows.items()}
     evaluation = config.evaluation
@@ -209,7 +220,15 @@ def build_plan(config: FederationConfig, rows: Mapping[str, Mapping[RowKind, int
         config.schedule,
         config.aggregation,
         MappingProxyType(clients),
-        EvaluationPlan(config.evaluates_at_sites, evaluation.every, evaluation.deadline_s),
+        EvaluationPlan(
+            federated=config.evaluates_at_sites and not schema1,
+            every=evaluation.every,
+            deadline_s=evaluation.deadline_s,
+            max_rows=evaluation.max_rows,
+            max_length=config.model.max_length,
+            classes=classes,
+            available=not schema1,
+        ),
         config.min_clients,
     )
 

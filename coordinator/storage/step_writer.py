@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
+from common.evaluation.federated import federated_evaluations
 from common.protocol.feed import Event
 from common.protocol.versions import VersionSummary
 from common.protocol.wire import pack
@@ -120,7 +121,11 @@ class StepWriter:
 
     def _remove_old_versions(self, in_use: Set[int]) -> None:
         kept = retention.versions_to_keep(
-            self._plan, self.summaries, self._run.keep_versions, set(in_use)
+            self._plan,
+            self.summaries,
+            self._run.keep_versions,
+            set(in_use),
+            federated_evaluations(self._journal.evaluations(self._plan.phases)),
         )
         with self._journal.fenced():  # else a successor's versions would not be kept
             self._versions.retain(kept)

@@ -11,9 +11,11 @@ import json
 
 from common.protocol.tasks import BaseRef
 from common.run_directory.recorded_run import RecordedRun
-from evaluation.assessment import first_title
+from evaluation.assessed import first_title
 from evaluation.export.card_data import CardData, format_code, parse_hub_id
 from evaluation.export.card_evaluation import build_evaluation_section
+from evaluation.export.card_federated import build_federated_section
+from evaluation.export.card_privacy import build_limits_section, build_privacy_section
 from evaluation.export.card_prompt import build_prompt_note
 from evaluation.export.card_training import build_losses_section, build_training_section
 from evaluation.export.loading_snippets import build_lm_eval_command, build_loading_snippet
@@ -31,8 +33,9 @@ def to_markdown(card: CardData) -> str:
         f"## Training\n\n{build_training_section(card)}",
         build_losses_section(card),
         build_evaluation_section(card.evaluation, first_title(card.run)),
-        f"## Limits\n\n{_LIMITS}",
-        f"## Privacy\n\n{_PRIVACY}",
+        build_federated_section(card.run, card.version),
+        f"## Limits\n\n{build_limits_section(card.run)}",
+        f"## Privacy\n\n{build_privacy_section(card.run, card.version)}",
         f"## Made with\n\n{_software(card)}",
     )
     return build_front_matter(card) + "\n" + "\n\n".join(each for each in sections if each) + "\n"
@@ -58,6 +61,8 @@ def build_front_matter(card: CardData) -> str:
 
 def list_hub_data_sets(run: RecordedRun) -> tuple[str, ...]:
     """Return the hub ids among the run's sources in the order of its phases; never a path."""
+    if run.config.sites_only:
+        return ()
     names = (parse_hub_id(run.config.data.source(kind)) for kind in run.config.kinds)
     return tuple(dict.fromkeys(name for name in names if name))
 
@@ -166,16 +171,3 @@ def _software(card: CardData) -> str:
         f"Trained by {card.run.software}. Exported by {', '.join(card.software)}. SHA-256 of the"
         f" version as it was broadcast: `{summary.sha256}`."
     )
-
-
-_LIMITS = """\
-A research model. It inherits the errors and biases of the base model, it has learned from these
-clients' rows alone, and nobody has checked its answers for truth or safety. Contribution weights
-rest on figures that clients report. Licence and intended use are those of the base model and of the
-clients' data; whoever publishes this model has to name them."""
-
-_PRIVACY = """\
-Rows stayed with their clients; only weight changes and statistics about training were sent. That
-does not prove that the model remembers none of them: no differential privacy was used and updates
-were not aggregated under encryption, so that the coordinator could read each of them, and anyone
-who has this model can query it. Do not publish it if its answers could harm a client."""

@@ -14,6 +14,11 @@ from evaluation.export.card_data import (
     format_table,
     parse_hub_id,
 )
+from evaluation.export.card_participants import (
+    Participants,
+    describe_participants,
+    find_participants,
+)
 
 _UNITS = {
     "sft": "nats per response token",
@@ -25,12 +30,13 @@ _UNITS = {
 
 def build_training_section(card: CardData) -> str:
     run, config = card.run, card.run.config
+    who = find_participants(run, card.version)
     aggregation, schedule = config.aggregation, config.schedule
     mode = "asynchronous" if schedule.reissue == "immediate" else "synchronous"
     return "\n\n".join(
         (
-            f"{len(run.rows)} clients, each with rows of its own that never left it:",
-            format_table(("rows", "kind", "source"), _data_rows(run)),
+            f"{describe_participants(who)}:",
+            format_table(("rows", "kind", "source"), _data_rows(run, who)),
             format_table(
                 ("phase", "objective", "versions", "local training", "rate", "batch"),
                 [_phase_row(card, index) for index in range(len(config.phase))],
@@ -75,9 +81,13 @@ def build_losses_section(card: CardData) -> str:
     )
 
 
-def _data_rows(run: RecordedRun) -> list[tuple[str, ...]]:
+def _data_rows(run: RecordedRun, who: Participants) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for kind in run.config.kinds:
+        if kind in who.rows:
+            rows.append((f"{who.rows[kind]:,}", KIND_TITLES[kind], "the sites' own"))
+        if not run.rows:
+            continue
         count = sum(own.get(kind, 0) for own in run.rows.values())
         source = run.config.data.source(kind)
         hub_id = parse_hub_id(source)

@@ -367,8 +367,13 @@ def _plain_template(prompt: PromptSpec) -> str:
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    with quiet():
-        tokenizer.save_pretrained(out)
+    try:
+        with quiet():
+            tokenizer.save_pretrained(out)
+    except Exception as error:  # the tokenizers library has no class of its own for the disk's
+        if type(error) is not Exception:
+            raise
+        raise OSError(str(error)) from None
     file = out / "tokenizer_config.json"
     fields = json.loads(file.read_text(encoding="utf-8"))
     kept = {name: value for name, value in fields.items() if name not in _LOCAL_KEYS}

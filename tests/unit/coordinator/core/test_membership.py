@@ -57,7 +57,8 @@ def test_a_client_that_joins_gets_tasks_of_its_site() -> None:
     plan = make_plan(2, concurrency=4)
     done = machine.step(plan, CoordinatorState(), enrol(), 0.0)
     assert [a for a in done.actions if isinstance(a, AdmitClient)] == [
-        AdmitClient(Client(SITE, SITE, MappingProxyType({"sft": 50})), 7)  # the invitation's limit
+        # the invitation's limit
+        AdmitClient(Client(SITE, SITE, MappingProxyType({"sft": 50}), shares_updates=False), 7)
     ]
     issued = [a for a in alive(plan, done.state, SITE).actions if isinstance(a, IssueTask)]
     assert [(a.task.client_id, a.site) for a in issued] == [(SITE, SITE)]

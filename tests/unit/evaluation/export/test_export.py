@@ -376,7 +376,7 @@ def test_the_card_says_what_was_trained_and_how_far(causal: Made, tmp_path: Path
     text = (out / "README.md").read_text()
     assert "Version 2 of 3" in text
     assert "| 42 | instructions with answers | `owner/rows` |" in text
-    assert "2 clients" in text
+    assert "2 simulated clients with rows that the coordinator dealt" in text
     assert "| 1 | nats per response token | 2 | 3.500 to 2.500 | 5.000 to 3.000 |  |" in text
     assert "no differential privacy" in text
     metadata = ModelCard.load(out / "README.md").data

@@ -1,0 +1,89 @@
+"""Minimum of live clients: below it nothing is issued or committed.
+
+So no version is made of a single client's update. A minimum of 1 has no effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from common.protocol.kinds import EventKind
+from coordinator.core.events import LogEvent, log_event
+from coordinator.core.state import CoordinatorState, Plan
+from coordinator.core.transition import Transition
+
+
+def minimum(plan: Plan, state: CoordinatorState) -> int:
+    """Return the number of live clients that the run needs: the operator's, else the plan's."""
+    return state.min_clients or plan.min_clients
+
+
+def site_is_live(plan: Plan, state: CoordinatorState, site: str, now: float) -> bool:
+    """Return whether a worker of a site sent a heartbeat within `schedule.lease_s`.
+
+    While the store is out of reach, it is who was there before, because nothing newer is known.
+    """
+    if not state.store_up:
+        return site in state.workers_by_site
+    seen_at = state.seen_at.get(site)
+    return seen_at is not None and now - seen_at <= plan.schedule.lease_s
+
+
+def trainable_clients(plan: Plan, state: CoordinatorState, phase: int) -> list[str]:
+    """Return the members that have rows for a phase and are not quarantined, in order."""
+    return [
+        name
+        for name, client in state.members(plan).items()
+        if plan.rows(client, phase) and not state.client(name).quarantined
+    ]
+
+
+def live_clients(plan: Plan, state: CoordinatorState, now: float) -> list[str]:
+    """Return the clients that can train in the current phase and whose site is live."""
+    members = state.members(plan)
+    return [
+        name
+        for name in trainable_clients(plan, state, plan.current_phase(state.version))
+        if site_is_live(plan, state, members[name].site, now)
+    ]
+
+
+def enough_clients(plan: Plan, state: CoordinatorState, now: float) -> bool:
+    """Return whether anything may be issued or committed."""
+    needed = minimum(plan, state)
+    return needed <= 1 or len(live_clients(plan, state, now)) >= needed
+
+
+def report_shortage(plan: Plan, state: CoordinatorState, now: float) -> Transition:
+    """Add an entry to the feed if the live clients fell below the minimum or reached it again."""
+    short = not enough_clients(plan, state, now)
+    if short == state.short:
+        return Transition(state)
+    return Transition(replace(state, short=short), (_shortage_event(plan, state, now, short),))
+
+
+def _shortage_event(plan: Plan, state: CoordinatorState, now: float, short: bool) -> LogEvent:
+    live, needed = live_clients(plan, state, now), minimum(plan, state)
+    if not short:
+        text = f"{_count(live)} live again, of at least {needed}: the run goes on"
+        return log_event("info", EventKind.WORKERS, text, live=len(live), minimum=needed)
+    text = (
+        f"{_count(live)} live, of at least {needed}: nothing is issued or committed;"
+        f" {describe_missing(plan, state, now)}"
+    )
+    return log_event("warning", EventKind.WORKERS, text, live=len(live), minimum=needed)
+
+
+def describe_missing(plan: Plan, state: CoordinatorState, now: float) -> str:
+    """Return which clients have joined and are not live, as a clause."""
+    live = set(live_clients(plan, state, now))
+    trainable = trainable_clients(plan, state, plan.current_phase(state.version))
+    missing = [name for name in trainable if name not in live]
+    if missing:
+        return f"missing: {', '.join(missing)}"
+    return "no client has joined yet" if not live else "no other client has joined"
+
+
+def _count(clients: Sequence[str]) -> str:
+    return f"{len(clients)} {'client is' if len(clients) == 1 else 'clients are'}"
