@@ -21,7 +21,7 @@ from evaluation.export.export import write_card
 from evaluation.live_samples import LiveSampler
 from evaluation.report import files
 from evaluation.report.build import build_report
-from evaluation.report.report import build_report, recorded_report
+from evaluation.report.report import recorded_report
 from evaluation.update_scorer import UpdateScorer
 from learning.progress import ProgressCallback
 from learning.training.device import detect
