@@ -43,6 +43,8 @@ class ChildTasks:
         return Path(run_task("base model", {"base": base.fields()}, self._output))
 
     def live_samples(self, run: Run) -> SamplesSource:
+        if not run.config.has_prompts:
+            return SamplesSource()
         return ChildSampler(run.directory, run.base_path, run.samples)
 
     def write_cards(self, run: Run, versions: Sequence[int]) -> list[str]:

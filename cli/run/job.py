@@ -30,6 +30,9 @@ class WorkerJob:
     forever: bool = False  # serve the next run of the same name when one is over
     base: Path | None = None  # directory of the run's base model on this machine
     site_settings: SiteSettings = SiteSettings()  # noqa: RUF009 - frozen
+    settings_dir: Path = Path()  # directory of worker.toml and of approved plans
+    review: bool = False  # somebody is here to approve the run's plan
+    identity_dir: Path | None = None  # folder with the identity of an invited site
 
     @property
     def invited_site(self) -> str | None:
@@ -87,7 +90,14 @@ def invited_job(
     # The site itself decides how its clients learn from their users: in the configuration of this
     # machine, like the address of its metrics.
     config = config.model_copy(update={"incremental": incremental})
-    return WorkerJob(config, Site(request.site), rows, state or request.directory / "work", forever)
+    return WorkerJob(
+        config,
+        Site(request.site),
+        rows,
+        state or request.directory / "work",
+        forever,
+        identity_dir=request.directory,
+    )
 
 
 def settings_path(config: FederationConfig, site: SiteRequest | None, state: Path | None) -> Path:

@@ -19,7 +19,8 @@ from evaluation.evaluator import Evaluator
 from evaluation.export.export import write_card
 from evaluation.live_samples import LiveSampler
 from evaluation.report import files
-from evaluation.report.report import build_report
+from evaluation.report.build import build_report
+from evaluation.report.report import recorded_report
 from learning.progress import ProgressCallback
 from learning.training.device import detect
 from preparation.base_model import MessageCallback, find_base_model
@@ -40,6 +41,8 @@ class LocalTasks:
         return find_base_model(base, cache_dir(), self._on_progress)
 
     def live_samples(self, run: Run) -> SamplesSource:
+        if not run.config.has_prompts:
+            return SamplesSource()
         return LiveSampler(read_run(run.directory), run.base_path, run.samples, time.time)
 
     def write_cards(self, run: Run, versions: Sequence[int]) -> list[str]:
@@ -61,7 +64,7 @@ def write_cards(directory: Path, base_path: Path, versions: Sequence[int]) -> li
 
 
 def write_final_report(directory: Path, base_path: Path, on_progress: ProgressCallback) -> Path:
-    """Evaluate the newest version of a run on its held-out rows, and write the report.
+    """Evaluate the newest version of a run on its held-out rows, if any, and write the report.
 
     Raises:
         DataError: The prepared rows are gone.
@@ -69,7 +72,9 @@ def write_final_report(directory: Path, base_path: Path, on_progress: ProgressCa
         RunError: A version that is needed is gone, or the report cannot be written.
     """
     run = read_run(directory)
-    evaluator = Evaluator(run, base_path, detect())
     version = run.versions[-1].version
+    if not run.config.has_heldout:
+        return files.write_report(recorded_report(run, version), directory / "report")
+    evaluator = Evaluator(run, base_path, detect())
     report = build_report(evaluator, version, evaluator.report_limits(), on_progress)
     return files.write_report(report, directory / "report")

@@ -93,6 +93,8 @@ def print_plan(run: Run, invited: int, output: Output) -> None:
         f" versions of {plan.schedule.buffer} updates,"
         f" at most {plan.schedule.concurrency} tasks in flight"
     )
+    if run.config.samples.prompts and not run.config.has_prompts:
+        output.print("versions answer no prompts: samples.prompts_file names none")
 
 
 def _describe_clients(plan: Plan, invited: int) -> str:

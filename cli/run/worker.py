@@ -23,11 +23,13 @@ from cli.run.delivery import receive
 from cli.run.health_server import WORKER_LIMIT_S, ProcessStatus, serve_status
 from cli.run.inbox_port import open_port, serve_inbox
 from cli.run.job import WorkerJob, host_name, invited_job, local_job, settings_path
+from cli.run.review import may_train, read_plan
 from cli.signals import handle_signals
 from common.config import loader
 from common.errors import BrokerLoginError, ConfigError, StoreError
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
+from common.protocol.run_plan import RunPlan
 from common.software import software_version
 from common.store.store import Store
 from worker.data.import_rows import parse_columns
@@ -92,6 +94,12 @@ if TYPE_CHECKING:
     help="Accept live input from applications of this machine at this port of 127.0.0.1;"
     " 0 picks a free port.",
 )
+@click.option(
+    "--review",
+    is_flag=True,
+    help="Print the run's plan and wait for yes. The approval is kept, so that services need none;"
+    " another plan asks again.",
+)
 @metrics_option
 def command(
     config_path: Path | None,
@@ -105,6 +113,7 @@ def command(
     compiled: bool | None,
     forever: bool,
     inbox_port: int | None,
+    review: bool,
     metrics_port: int | None,
 ) -> None:
     """Take tasks, train them on local data and publish the deltas until the run is over.
@@ -157,7 +166,9 @@ def command(
         from learning.training.device import detect
 
         compute = detect(own.settings.device, compiled=own.settings.compile)
-        job = replace(job, base=base, site_settings=own.settings)
+        job = replace(
+            job, base=base, site_settings=own.settings, settings_dir=own.path.parent, review=review
+        )
         with serve_inbox(listener, job, output):
             sys.exit(serve(job, compute, output, stop, status, listener))
 
@@ -200,7 +211,9 @@ def serve(
     try:
         for run in follow_runs(stores[0], config.run.name, stop, on_waiting, forever=job.forever):
             status.health.set_problem("run")
-            _serve_run(job, run, broker, stores, compute, output, stop, metrics)
+            plan = read_plan(stores[0], run)
+            if may_train(job, run, plan, stores[0], output, stop):
+                _serve_run(job, run, plan, broker, stores, compute, output, stop, metrics)
             receive(job, run, stores[0], stop, output)
         status.set_over()
     finally:
@@ -238,6 +251,7 @@ def _connect_broker(job: WorkerJob, on_status: Callable[[BrokerStatus], None]) -
 def _serve_run(
     job: WorkerJob,
     run: str,
+    plan: RunPlan | None,
     broker: Broker,
     stores: tuple[Store, Store],
     compute: Compute,
@@ -264,6 +278,7 @@ def _serve_run(
         incremental=config.incremental,
         base=job.base,
         site_settings=job.site_settings,
+        plan=plan,
     )
     callbacks = WorkerCallbacks(
         on_event=output.event,
@@ -279,5 +294,6 @@ def _serve_run(
     summary = worker.serve(stop, abandon=stop)
     output.print(
         f"{summary.reason}: trained {summary.trained} tasks, abandoned {summary.abandoned},"
-        f" {summary.settled} updates settled, {summary.waiting} wait for a receipt"
+        f" evaluated {summary.evaluated} versions, {summary.settled} updates settled,"
+        f" {summary.waiting} wait for a receipt"
     )

@@ -61,11 +61,13 @@ class SiteSettings(Section):
     device: Annotated[str, Field(min_length=1, max_length=50)] = "auto"
     compile: bool = False
     evaluation: bool = True
+    share_updates: bool = False
     accept: Annotated[
         tuple[Annotated[str, AfterValidator(check_pattern)], ...],
         Field(max_length=100),
         BeforeValidator(_strings),
     ] = ()
+    review: bool = False
     hours: Annotated[
         tuple[str, ...],
         Field(max_length=50),

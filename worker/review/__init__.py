@@ -1,0 +1,1 @@
+"""Review of a run's plan by the people at a site, before anything is trained there."""
