@@ -160,8 +160,10 @@ class StorePublisher:
         info = rows.run_info(self._run, state, self._started_at, self._clock())
         status = info.model_copy(update={"detail": problem[:MAX_TEXT]}) if problem else info
         self._try(lambda: self._put_state(status, state, newest))
-        if self._up and (info.status == "waiting") != self._waiting:
-            self._waiting = info.status == "waiting"
+        # The core reports a run that waits for more clients than one.
+        waiting = info.status == "waiting" and (info.min_clients or 1) <= 1
+        if self._up and waiting != self._waiting:
+            self._waiting = waiting
             self._report("info", EventKind.WORKERS, info.detail)
 
     def publish_depths(self, depths: Mapping[str, QueueDepth]) -> None:
