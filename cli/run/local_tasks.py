@@ -14,6 +14,7 @@ from common.paths import cache_dir
 from common.protocol.tasks import BaseRef
 from common.run_directory.recorded_run import read_run
 from coordinator.samples_source import SamplesSource
+from coordinator.scores_source import ScoreSource
 from coordinator.storage.run import Run
 from evaluation.evaluator import Evaluator
 from evaluation.export.export import write_card
@@ -21,6 +22,7 @@ from evaluation.live_samples import LiveSampler
 from evaluation.report import files
 from evaluation.report.build import build_report
 from evaluation.report.report import recorded_report
+from evaluation.update_scorer import UpdateScorer
 from learning.progress import ProgressCallback
 from learning.training.device import detect
 from preparation.base_model import MessageCallback, find_base_model
@@ -47,6 +49,11 @@ class LocalTasks:
 
     def write_cards(self, run: Run, versions: Sequence[int]) -> list[str]:
         return write_cards(run.directory, run.base_path, versions)
+
+    def update_scores(self, run: Run) -> ScoreSource:
+        if run.plan.aggregation.contribution_source != "server":
+            return ScoreSource()
+        return UpdateScorer(read_run(run.directory), run.base_path)
 
     def write_report(self, run: Run) -> Path:
         return write_final_report(run.directory, run.base_path, self._on_progress)

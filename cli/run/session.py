@@ -20,6 +20,7 @@ from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import BaseRef
 from coordinator.core.state import Plan
 from coordinator.samples_source import SamplesSource
+from coordinator.scores_source import ScoreSource
 from coordinator.service import RunOutcome
 from coordinator.sites.registry import SiteRegistry
 from coordinator.storage import run as runs
@@ -40,6 +41,9 @@ class ModelTasks(Protocol):
 
     def write_cards(self, run: Run, versions: Sequence[int]) -> Sequence[str]:
         """Return the model cards of versions of a run."""
+
+    def update_scores(self, run: Run) -> ScoreSource:
+        """Return the source of scores of updates, which has none unless the run needs it."""
 
     def write_report(self, run: Run) -> Path:
         """Write the final report and return the path of its Markdown file."""
