@@ -22,6 +22,7 @@ from coordinator.core.events import (
     AdmitClient,
     CloseRound,
     DismissClient,
+    IssueEvaluation,
     OpenRound,
 )
 from coordinator.core.minimum import enough_clients, live_clients, minimum, site_is_live
@@ -142,7 +143,7 @@ def changes_evaluations(actions: Sequence[Action]) -> bool:
         match action:
             case OpenRound() | CloseRound():
                 return True
-            case AcceptEvaluation():
+            case IssueEvaluation() | AcceptEvaluation():
                 if not action.evaluation.candidate:
                     return True
     return False

@@ -91,6 +91,7 @@ class StorePublisher:
         self._up: bool | None = None  # None until the store was first tried
         self._next_check = 0.0
         self._waiting = False
+        self._evaluations_changed = False
         self._samples: Sequence[SampleAnswer] = ()
 
     @property
@@ -177,8 +178,11 @@ class StorePublisher:
         self._try(self._put_samples)
 
     def publish_evaluations(self) -> None:
-        """Replace the published evaluations of versions at the sites."""
-        self._try(self._put_evaluations)
+        """Replace the published evaluations of versions with the next status.
+
+        Many clients answer at about the same time; the table is read from the journal as a whole.
+        """
+        self._evaluations_changed = True
 
     def publish_evaluators(self) -> None:
         """Replace the published figures of plug-in evaluators."""
@@ -253,6 +257,8 @@ class StorePublisher:
         self._store.set_info(self._run_id, pack(info))
         table = rows.client_rows(self._run.plan, state, newest, info.updated_at)
         self._store.put_table(self._run_id, "clients", table)
+        if self._evaluations_changed:
+            self._put_evaluations()
 
     def _put_samples(self) -> None:
         self._store.put_table(self._run_id, "samples", rows.sample_rows(self._samples))
@@ -260,6 +266,7 @@ class StorePublisher:
     def _put_evaluations(self) -> None:
         table = rows.evaluation_table(rows.evaluations(self._run))
         self._store.put_table(self._run_id, "evaluations", table)
+        self._evaluations_changed = False
 
     def _put_evaluators(self) -> None:
         table = rows.evaluator_table(read_evaluator_figures(self._run.directory))
