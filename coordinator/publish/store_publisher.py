@@ -25,6 +25,7 @@ from common.protocol.kinds import EventKind
 from common.protocol.tasks import BlobRef
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import pack, unpack
+from common.run_directory.evaluator_figures import read_evaluator_figures
 from common.store.store import Store
 from common.store.view import RunInfo, RunStatus
 from coordinator.core import event_text, tasks
@@ -183,6 +184,10 @@ class StorePublisher:
         """
         self._evaluations_changed = True
 
+    def publish_evaluators(self) -> None:
+        """Replace the published figures of plug-in evaluators."""
+        self._try(self._put_evaluators)
+
     def publish_version(self, summary: VersionSummary) -> None:
         """Publish a new version: the adapter first, then the pointer to it."""
         self._try(lambda: self._put_version(summary))
@@ -263,6 +268,10 @@ class StorePublisher:
         self._store.put_table(self._run_id, "evaluations", table)
         self._evaluations_changed = False
 
+    def _put_evaluators(self) -> None:
+        table = rows.evaluator_table(read_evaluator_figures(self._run.directory))
+        self._store.put_table(self._run_id, "evaluators", table)
+
     def _put_version(self, summary: VersionSummary) -> None:
         self._store.put_blob(self._run_id, self._run.versions.frame(summary.version))
         self._put_model(summary)
@@ -341,6 +350,7 @@ class StorePublisher:
         summaries = journal.versions()
         self._put_samples()
         self._put_evaluations()
+        self._put_evaluators()
         for summary in summaries:
             store.put_summary(run_id, summary.version, summary.model_dump_json())
         for version in in_use | {summaries[-1].version}:
