@@ -7,7 +7,7 @@ on which rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,6 @@ from learning.models.adapted import AdapterModel, load_adapted
 from learning.models.lora import AdaptedModel
 from learning.models.precision import weight_format
 from learning.prompts.form import prompt_form
-from learning.training.batches import EVALUATION_TOKENS
 from learning.training.device import Compute
 
 
@@ -68,7 +67,6 @@ FULL_LIMITS = EvaluationLimits(
 _WORK = {"cpu": 2e12, "cuda": 2e14}
 """Parameters × tokens of a report, for each version: about 20 seconds on two cores."""
 _LEAST_TOKENS = 4096  # so that figures of a large model mean something, too
-_PART_TOKENS = 4 * EVALUATION_TOKENS  # scored between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -104,8 +102,7 @@ class EvaluationRows:
 
     def costs(self) -> list[int]:
         """Return the number of tokens that the model reads for each row."""
-        answers = self.scorer.objective.answers
-        return [sum(a.length for a in answers(e)) or e.length for e in self.examples]
+        return row_scores.costs(self.scorer, self.examples)
 
     def thinned(self, tokens: int) -> EvaluationRows:
         """Return a sample that costs at most about `tokens`: the same share of each owner's rows.
@@ -203,14 +200,9 @@ class Evaluator:
 
     def score(self, rows: EvaluationRows, on_rows: Callable[[int], None] = _ignore) -> Scores:
         """Return the score of each row; `on_rows` is called with the number of rows just done."""
-        scores: list[Any] = [None] * len(rows.examples)
-        for part in _parts(rows.costs()):
-            examples = [rows.examples[i] for i in part]
-            found = rows.scorer.score(self.model, examples, autocast=self.compute.autocast)
-            for i, score in zip(part, found, strict=True):
-                scores[i] = score
-            on_rows(len(part))
-        return scores
+        return row_scores.score_in_parts(
+            rows.scorer, self.model, rows.examples, autocast=self.compute.autocast, on_rows=on_rows
+        )
 
     def generate(
         self, rows: Sequence[Row], new_tokens: int, stopped: Callable[[], bool] = lambda: False
@@ -291,20 +283,6 @@ def find_reward_reference(
             reference, found = start, phase
         start += phase.versions
     return reference, found
-
-
-def _parts(costs: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the indexes of rows of similar lengths, of about `_PART_TOKENS` tokens each."""
-    part: list[int] = []
-    tokens = 0
-    for i in sorted(range(len(costs)), key=costs.__getitem__):
-        part.append(i)
-        tokens += costs[i]
-        if tokens >= _PART_TOKENS:
-            yield part
-            part, tokens = [], 0
-    if part:
-        yield part
 
 
 def pick_evenly(rows: Sequence[T], count: int) -> list[T]:

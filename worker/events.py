@@ -16,9 +16,10 @@ class WorkerEventKind(StrEnum):
     WAITING = "waiting"  # something is missing; the worker tries again
     JOINED = "joined"  # a client of an invited site takes part
     TRAINED = "trained"
+    EVALUATED = "evaluated"
     ABANDONED = "abandoned"  # a task was not finished
-    REFUSED = "refused"  # a task cannot be trained here
-    ACCEPTED = "accepted"  # the coordinator accepted an update
+    REFUSED = "refused"  # a task cannot be trained, or a version evaluated, here
+    ACCEPTED = "accepted"  # the coordinator accepted an update or the result of an evaluation
     REJECTED = "rejected"  # the coordinator rejected an update, or a message is no task
     LEARNED = "learned"  # live input was learned
     UNLEARNED = "unlearned"  # live input was not learned, or was dropped

@@ -18,6 +18,7 @@ from learning.training import device
 from learning.training.device import Compute
 from learning.training.memory import FittedMemory, MemorySettings
 from worker.data.shards import ClientData
+from worker.evaluation_runner import EvaluationRunner
 from worker.event_log import EventLog
 from worker.events import EventCallback
 from worker.heartbeat import HeartbeatSender
@@ -37,7 +38,9 @@ from worker.site.local_paths import LocalPaths
 from worker.spool import Slot, claim_slot, count_workers
 from worker.task_runner import StepCallback, TaskRunner
 from worker.task_source import TaskSource
+from worker.task_support import TaskSupport
 from worker.trainer import Trainer
+from worker.version_evaluator import VersionEvaluator
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,18 @@ def _make_parts(
     learner = _make_learner(
         settings, run, data, models, source, slot, heartbeats, events, clock, memory
     )
+    support = TaskSupport(
+        run=run,
+        site=site,
+        worker_id=first.worker_id,
+        store=store,
+        slot=slot,
+        source=source,
+        heartbeats=heartbeats,
+        on_event=events.record,
+        metrics=metrics,
+        settings=own,
+    )
     return WorkerParts(
         name=settings.name,
         run=run,
@@ -191,27 +206,20 @@ def _make_parts(
             data.row_counts() if site != LOCAL else {},
             first.worker_id,
             settings.software,
+            shares_updates=own.share_updates,
             credentials_refused=callbacks.credentials_refused,
             on_event=events.record,
         ),
         learner=learner,
         tasks=TaskSource(broker, topology, site, slot, events.record),
         runner=TaskRunner(
-            run=run,
-            site=site,
-            worker_id=first.worker_id,
+            support,
             state=settings.state,
-            store=store,
-            slot=slot,
-            source=source,
             trainer=Trainer(data, models, memory, evaluation=own.evaluation),
             learner=learner,
-            heartbeats=heartbeats,
-            on_event=events.record,
             on_step=callbacks.on_step,
-            metrics=metrics,
-            settings=own,
         ),
+        evaluations=EvaluationRunner(support, VersionEvaluator(data, models)),
         publisher=Publisher(
             broker,
             store,

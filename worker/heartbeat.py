@@ -2,7 +2,7 @@
 
 The thread also checks, at the same interval, whether the current task is still wanted. It is not
 once it has a receipt, or once the newest version is so far ahead that the coordinator would reject
-the update as stale.
+the update as stale. An evaluation is wanted until it has a receipt.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from common.protocol.heartbeat import Heartbeat, LocalEvent
 from common.protocol.tasks import TrainTask
 from common.store.store import Store
 from worker.events import WorkerEventKind
+from worker.site_task import SiteTask, version_of
 from worker.spool import PendingUpdate
 
 INTERVAL_S = 5.0  # a third of the heartbeat's time to live
@@ -48,7 +49,7 @@ class HeartbeatSender:
         self._lock = threading.Lock()
         self._heartbeat = first
         self._events: deque[LocalEvent] = deque(maxlen=MAX_EVENTS)
-        self._task: TrainTask | None = None
+        self._task: SiteTask | None = None
         self._publishing: PendingUpdate | None = None
         self._max_staleness = 0
         self._unwanted_reason = ""
@@ -66,7 +67,7 @@ class HeartbeatSender:
         if now:
             self._due.set()
 
-    def start_task(self, task: TrainTask, max_staleness: int) -> None:
+    def start_task(self, task: SiteTask, max_staleness: int) -> None:
         """Name the task in every heartbeat from now on, which renews its lease."""
         with self._lock:
             self._task, self._max_staleness, self._unwanted_reason = task, max_staleness, ""
@@ -74,7 +75,7 @@ class HeartbeatSender:
             now=True,
             task_id=task.task_id,
             client_id=task.client_id,
-            base_version=task.base_version,
+            base_version=version_of(task),
             progress=0.0,
         )
 
@@ -144,7 +145,7 @@ class HeartbeatSender:
         reason = ""
         if receipt is not None:
             reason = f"settled already: {receipt.reason or receipt.state}"
-        elif version - task.base_version > limit:
+        elif isinstance(task, TrainTask) and version - task.base_version > limit:
             reason = f"version {version} is out: staleness over {limit}"
         with self._lock:
             if self._task is task:

@@ -47,6 +47,9 @@ class Metrics(Observer):
             ["part"],
             registry=registry,
         )
+        self._evaluation_seconds = Counter(
+            "fccl_worker_evaluation_seconds", "Scoring rows in evaluations", registry=registry
+        )
         self._responses = Counter(
             "fccl_worker_inbox_requests", "Answers of --inbox-port", ["status"], registry=registry
         )
@@ -83,6 +86,10 @@ class Metrics(Observer):
             self._tokens.inc(stats.num_tokens)
             for part, seconds in stats.parts().items():
                 self._parts.labels(part).inc(seconds)
+
+    def on_evaluation(self, seconds: float) -> None:
+        self._tasks.labels("evaluated").inc()
+        self._evaluation_seconds.inc(seconds)
 
     def on_publish(self, nbytes: int) -> None:
         self._bytes.inc(nbytes)

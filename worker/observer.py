@@ -7,7 +7,7 @@ from typing import Literal
 from common.protocol.fields import TaskState
 from common.protocol.updates import ContributionStats
 
-TaskOutcome = Literal["trained", "abandoned", "refused"]
+TaskOutcome = Literal["trained", "evaluated", "abandoned", "refused"]
 
 
 class Observer:
@@ -21,6 +21,9 @@ class Observer:
 
     def on_task_end(self, outcome: TaskOutcome, stats: ContributionStats | None = None) -> None:
         """Handle the end of a task, with `stats` if it was trained."""
+
+    def on_evaluation(self, seconds: float) -> None:
+        """Handle an evaluation that is done, and the time that scoring rows took."""
 
     def on_publish(self, nbytes: int) -> None:
         """Handle an update that was handed to the broker, for the first time or again."""

@@ -1,7 +1,8 @@
 """Publisher of updates: sends them to the coordinator and waits for receipts, in its own thread.
 
 An update stays on the disk until its receipt comes; without one it is published again after a
-minute. On an update's path after `worker/spool.py`; next comes `broker/chunks.py`.
+minute. Results of evaluations travel in the same way. On an update's path after `worker/spool.py`;
+next comes `broker/chunks.py`.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ POLL_S = 0.5
 class Publisher:
     """Publishes the updates of one slot for one run, from `start` to `close`.
 
-    `on_receipt` is called with a receipt while its update is still on the disk; after a crash, it
-    is called a second time. `on_publishing` is called with the update that is being sent, and with
-    None at its end. Callbacks run in the publisher's thread. `public_text` removes from the reason
-    of a refusal what is only this site's business.
+    `on_receipt` is called with the receipt of an update while that is still on the disk; after a
+    crash, it is called a second time. `on_publishing` is called with the update that is being sent,
+    and with None at its end. Callbacks run in the publisher's thread. `public_text` removes from
+    the reason of a refusal what is only this site's business.
     """
 
     def __init__(
@@ -139,11 +140,13 @@ class Publisher:
         self._metrics.on_publish(len(frame))
 
     def _settle(self, pending: PendingUpdate, receipt: Receipt) -> None:
-        self._on_receipt(pending, receipt)
+        if not pending.is_evaluation:
+            self._on_receipt(pending, receipt)
+            self._metrics.on_receipt(receipt.state)
+            self.settled += 1
         self._slot.drop_update(pending)
         self._published.pop(pending.update_id, None)
-        self.settled += 1
-        self._metrics.on_receipt(receipt.state)
         reason = f": {receipt.reason}" if receipt.reason else ""
-        text = f"update {pending.update_id} {receipt.state}{reason}"
+        what = "evaluation" if pending.is_evaluation else "update"
+        text = f"{what} {pending.update_id} {receipt.state}{reason}"
         self._on_event(WorkerEventKind(receipt.state), text)

@@ -1,8 +1,9 @@
-"""Service of a worker on one run: take a task, train it, leave the update to the publisher, repeat.
+"""Service of a worker on one run: take a task, run it, leave the answer to the publisher, repeat.
 
 The path of a task: `worker/task_source.py` takes it, keeps it on the disk and acks it;
-`worker/task_runner.py` fetches base model and adapter, trains, encodes and keeps the update;
-`worker/publisher.py` publishes the update and waits for its receipt. A task is on the disk before
+`worker/task_runner.py` fetches base model and adapter, trains, encodes and keeps the update, or
+`worker/evaluation_runner.py` evaluates a version and keeps the result;
+`worker/publisher.py` publishes it and waits for its receipt. A task is on the disk before
 it is acked, and an update before its task is removed: a killed worker continues where it was.
 `worker/factory.py` puts the parts together.
 """
@@ -28,6 +29,7 @@ from common.memory import release_free_memory
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import TaskRefusal, TrainTask
 from common.store.store import Store
+from worker.evaluation_runner import EvaluationRunner
 from worker.event_log import EventLog
 from worker.events import WorkerEventKind
 from worker.heartbeat import HeartbeatSender
@@ -35,11 +37,14 @@ from worker.incremental.learner import Learner
 from worker.observer import Observer
 from worker.publisher import Publisher
 from worker.settings.rest import Rest
+from worker.settings.suitability import EvaluationDeclined
 from worker.site import run_discovery
 from worker.site.enrolment import EnrolmentRequests
+from worker.site_task import SiteTask
 from worker.spool import Slot
-from worker.task_runner import TaskResult, TaskRunner
+from worker.task_runner import TaskRunner
 from worker.task_source import TaskSource
+from worker.task_support import TaskResult
 
 TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
 RETRY_S = 1.0  # pause before a task that could not be trained is tried again, here or elsewhere
@@ -53,9 +58,10 @@ class WorkerSummary:
     """Numbers of tasks and updates of a worker, and why it ended."""
 
     trained: int
+    evaluated: int
     abandoned: int  # includes tasks that are left for the next start
     settled: int  # updates whose receipt came
-    waiting: int  # updates without a receipt
+    waiting: int  # updates and evaluations without a receipt
     reason: str
 
 
@@ -73,6 +79,7 @@ class WorkerParts:
     learner: Learner | None  # None where clients do not learn from their users
     tasks: TaskSource
     runner: TaskRunner
+    evaluations: EvaluationRunner
     publisher: Publisher
     metrics: Observer
     rest: Rest
@@ -90,7 +97,7 @@ class Worker:
 
     @property
     def worker_id(self) -> str:
-        return self._parts.runner.worker_id
+        return self._parts.runner.support.worker_id
 
     def heartbeat(self) -> Heartbeat:
         return self._parts.heartbeats.heartbeat()
@@ -140,6 +147,7 @@ class Worker:
             waiting = self.close()
         return WorkerSummary(
             trained=self._results[TaskResult.TRAINED],
+            evaluated=self._results[TaskResult.EVALUATED],
             abandoned=self._results[TaskResult.ABANDONED] + self._results[TaskResult.INTERRUPTED],
             settled=self._parts.publisher.settled,
             waiting=waiting,
@@ -169,11 +177,11 @@ class Worker:
             self._parts.events.record(WorkerEventKind.RESTING, text)
         return until is not None
 
-    def _process(self, task: TrainTask, abandon: Flag) -> None:
+    def _process(self, task: SiteTask, abandon: Flag) -> None:
         """Run a task, and remove it from the disk unless it is to be tried again."""
         slot, heartbeats = self._parts.slot, self._parts.heartbeats
         if any(pending.task_id == task.task_id for pending in slot.pending_updates()):
-            slot.drop_task()  # an earlier attempt trained it
+            slot.drop_task()  # an earlier attempt has the answer
             return
         heartbeats.update(device=self._parts.device_share())
         heartbeats.start_task(task, self._max_staleness())
@@ -182,13 +190,14 @@ class Worker:
         except (ConfigError, DataError, ModelError, WireError) as error:
             self._refuse(task, error)
             slot.drop_task()
-            if self._is_broken():
+            if isinstance(task, TrainTask) and self._is_broken():
                 raise
             abandon.wait(RETRY_S)  # another worker, which may have what is missing, comes first
         else:
             if result.is_final:
-                self._refused.clear()
                 slot.drop_task()
+                if isinstance(task, TrainTask):
+                    self._refused.clear()
         finally:
             heartbeats.end_task(self._parts.rest.until())
             release_free_memory()
@@ -203,20 +212,24 @@ class Worker:
             served <= refused or served.isdisjoint(refused)
         )
 
-    def _execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
+    def _execute(self, task: SiteTask, abandon: Flag) -> TaskResult:
         try:
-            result = self._parts.runner.execute(task, abandon)
+            if isinstance(task, TrainTask):
+                result = self._parts.runner.execute(task, abandon)
+            else:
+                result = self._parts.evaluations.execute(task, abandon)
         except StoreError as error:
             self._parts.events.record(WorkerEventKind.WAITING, error.what)
             abandon.wait(RETRY_S)
             result = TaskResult.POSTPONED
         self._results[result] += 1
-        if result is TaskResult.TRAINED:
+        if result in (TaskResult.TRAINED, TaskResult.EVALUATED):
             self._parts.publisher.wake()
         return result
 
-    def _refuse(self, task: TrainTask, error: FcclError) -> None:
-        self._refused.append(task.client_id)
+    def _refuse(self, task: SiteTask, error: FcclError) -> None:
+        if isinstance(task, TrainTask):  # a worker that cannot evaluate may still train
+            self._refused.append(task.client_id)
         self._parts.metrics.on_task_end("refused")
         reason = str(error)[:500]
         text = f"{task.task_id} of {task.client_id}: {reason}"
@@ -227,6 +240,7 @@ class Worker:
             client_id=task.client_id,
             worker_id=self.worker_id,
             reason=reason,
+            declines=True if isinstance(error, EvaluationDeclined) else None,
         )
         try:
             self._parts.publisher.refuse(refusal)

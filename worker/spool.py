@@ -1,9 +1,10 @@
-"""Files that a worker must not lose: the task that it acked, and updates without a receipt.
+"""Files that a worker must not lose: the task that it acked, and answers without a receipt.
 
     STATE/<run id>/slots/0/pid             the process that holds the slot
-    STATE/<run id>/slots/0/task            the task being trained
+    STATE/<run id>/slots/0/task            the task being trained or evaluated
     STATE/<run id>/slots/0/crashes         its id, and how often it ended this process
     STATE/<run id>/slots/0/updates/…       updates that wait for their receipt
+    STATE/<run id>/slots/0/results/…       results of evaluations that do
     STATE/<run id>/clients/<client>/       private state of a client, under a file lock
         residual.safetensors               remainder of its last update (error feedback)
         residual.<slot>.<task>.<attempt>   the same of an update that may not be spooled yet
@@ -32,10 +33,12 @@ from filelock import FileLock, Timeout
 
 from common.errors import RunError, WireError
 from common.files import sync_path, write_durable
+from common.protocol.evaluations import EvalResult
 from common.protocol.tasks import TrainTask
 from common.protocol.updates import Update
-from common.protocol.wire import pack, unpack
+from common.protocol.wire import pack
 from worker.error_feedback import Residual
+from worker.site_task import SiteTask, unpack_task
 
 MAX_SLOTS = 1024
 RESIDUAL = "residual.safetensors"
@@ -43,11 +46,12 @@ RESIDUAL = "residual.safetensors"
 
 @dataclass(frozen=True)
 class PendingUpdate:
-    """Update on the disk that waits for its receipt."""
+    """Update, or result of an evaluation, on the disk that waits for its receipt."""
 
     task_id: str
     attempt: int
     path: Path
+    is_evaluation: bool = False
 
     @property
     def update_id(self) -> str:
@@ -66,15 +70,16 @@ class Slot:
         self._task = path / "task"
         self._crashes = path / "crashes"
         self._updates = path / "updates"
+        self._results = path / "results"
 
-    def put_task(self, task: TrainTask) -> None:
+    def put_task(self, task: SiteTask) -> None:
         """Keep a task; once this returns it may be acked."""
         write_durable(self._task, pack(task))
 
-    def task(self) -> TrainTask | None:
+    def task(self) -> SiteTask | None:
         """Return the unfinished task, if there is one."""
         try:
-            return unpack(TrainTask, self._task.read_bytes())[0]
+            return unpack_task(self._task.read_bytes())
         except FileNotFoundError:
             return None
         except WireError:  # left by another version of the software
@@ -85,8 +90,8 @@ class Slot:
         self._task.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def training(self, task: TrainTask) -> Iterator[int]:
-        """Yield how often a process was killed while it trained a task, in whichever attempt.
+    def running(self, task: SiteTask) -> Iterator[int]:
+        """Yield how often a process was killed while it ran a task, in whichever attempt.
 
         The start is counted before the block, and no longer once the block ends, also with an
         error.
@@ -98,14 +103,14 @@ class Slot:
         finally:
             self._put_crashes(task, before)
 
-    def _crashes_of(self, task: TrainTask) -> int:
+    def _crashes_of(self, task: SiteTask) -> int:
         try:
             task_id, _, count = self._crashes.read_text().partition(" ")
             return int(count) if task_id == task.task_id else 0
         except (FileNotFoundError, ValueError):
             return 0
 
-    def _put_crashes(self, task: TrainTask, count: int) -> None:
+    def _put_crashes(self, task: SiteTask, count: int) -> None:
         if count:
             write_durable(self._crashes, f"{task.task_id} {count}".encode())
         else:
@@ -119,13 +124,24 @@ class Slot:
         self._promote_residuals(pending)
         return pending
 
+    def put_result(self, result: EvalResult) -> PendingUpdate:
+        """Keep the result of an evaluation until its receipt comes."""
+        if not self._results.is_dir():
+            self._results.mkdir()
+            sync_path(self._results.parent)
+        path = self._results / f"{result.task_id}.{result.attempt}"
+        write_durable(path, pack(result))
+        return PendingUpdate(result.task_id, result.attempt, path, is_evaluation=True)
+
     def pending_updates(self) -> list[PendingUpdate]:
-        """Return the updates without a receipt, sorted by name."""
+        """Return the updates and results without a receipt, each sorted by name."""
         updates = []
-        for path in sorted(self._updates.iterdir()):
-            task_id, _, attempt = path.name.rpartition(".")
-            if attempt.isdigit():
-                updates.append(PendingUpdate(task_id, int(attempt), path))
+        for folder in (self._updates, self._results):
+            for path in sorted(folder.glob("*")):
+                task_id, _, attempt = path.name.rpartition(".")
+                if attempt.isdigit():
+                    evaluation = folder == self._results
+                    updates.append(PendingUpdate(task_id, int(attempt), path, evaluation))
         return updates
 
     def is_spooled(self, update_id: str) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 
 from common.errors import ModelError
-from common.protocol.tasks import TrainTask
 from learning.training.out_of_memory import REMEDY, free_memory, is_out_of_memory
+from worker.site_task import SiteTask
 
 LOGGER = logging.getLogger("fccl.worker")
 
@@ -21,7 +21,7 @@ class TaskFailures:
     def __init__(self) -> None:
         self._logged: set[tuple[str, str]] = set()
 
-    def refusal(self, task: TrainTask, error: Exception) -> ModelError:
+    def refusal(self, task: SiteTask, error: Exception) -> ModelError:
         """Return the reason to refuse a task that ended with an error, and log the error."""
         found = self.reason(error)
         return ModelError(f"{found.what} in task {task.task_id} of {task.client_id}", found.remedy)

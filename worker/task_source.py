@@ -1,15 +1,15 @@
 """Source of a worker's tasks: the task left on the disk, or the next one from the site's queue.
 
-First step of a task at a worker; next comes `worker/task_runner.py`.
+First step of a task at a worker; next comes `worker/task_runner.py`, or
+`worker/evaluation_runner.py`.
 """
 
 from __future__ import annotations
 
 from broker.protocol import Broker, Site, TakenTask, Topology
 from common.errors import BrokerError, WireError
-from common.protocol.tasks import TrainTask
-from common.protocol.wire import unpack
 from worker.events import EventCallback, WorkerEventKind
+from worker.site_task import SiteTask, unpack_task
 from worker.spool import Slot
 
 
@@ -31,16 +31,16 @@ class TaskSource:
         self._slot = slot
         self._on_event = on_event
 
-    def next_task(self, timeout_s: float) -> TrainTask | None:
-        """Return the task to train next; None if no task came in time."""
+    def next_task(self, timeout_s: float) -> SiteTask | None:
+        """Return the task to run next; None if no task came in time."""
         if (kept := self._slot.task()) is not None:
             return kept
         taken = self._broker.take_task(self._topology, self._site, timeout_s)
         return None if taken is None else self._keep(taken)
 
-    def _keep(self, taken: TakenTask) -> TrainTask | None:
+    def _keep(self, taken: TakenTask) -> SiteTask | None:
         try:
-            task, _ = unpack(TrainTask, taken.message.body)
+            task = unpack_task(taken.message.body)
             if task.run != self._topology.run:
                 raise WireError(f"a task of run {task.run}")
         except WireError as error:

@@ -294,5 +294,6 @@ def _serve_run(
     summary = worker.serve(stop, abandon=stop)
     output.print(
         f"{summary.reason}: trained {summary.trained} tasks, abandoned {summary.abandoned},"
-        f" {summary.settled} updates settled, {summary.waiting} wait for a receipt"
+        f" evaluated {summary.evaluated} versions, {summary.settled} updates settled,"
+        f" {summary.waiting} wait for a receipt"
     )

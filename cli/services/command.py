@@ -1,6 +1,7 @@
 """`fccl services`: a private RabbitMQ and Redis on this machine, for users without Docker.
 
-They listen on loopback, outlive the terminal, and keep all files in one folder. Running servers are
+They listen on loopback (with --tls for other machines too), outlive the terminal, and keep all
+files in one folder. Running servers are
 recognised by process id and start time (`cli.services.processes`), so that `down` ends what `up`
 started and nothing else.
 """
@@ -24,6 +25,12 @@ from rich.console import Console
 from broker.rabbit.probe import probe
 from cli.options import config_option, find_config
 from cli.services import ports, servers
+from cli.services.open_servers import (
+    OpenServers,
+    load_settings,
+    make_settings,
+    write_environment,
+)
 from cli.services.processes import ProcessRecord, load
 from cli.services.rabbitmq_server import PrivateRabbitMQ
 from cli.services.redis_server import PrivateRedis
@@ -45,8 +52,8 @@ F = TypeVar("F", bound=Callable[..., object])
 def command() -> None:
     """Run a private RabbitMQ and Redis on this machine, from the binaries on PATH.
 
-    This is for machines without Docker. The servers listen on loopback only, and keep running when
-    the terminal is closed.
+    This is for machines without Docker. The servers listen on loopback only, except with --tls, and
+    keep running when the terminal is closed.
     """
 
 
@@ -74,18 +81,39 @@ def _folder_option(function: F) -> F:
     type=click.IntRange(0, 65535),
     help="Port of RabbitMQ's management API; 0 picks a free one [15672, or the next free one].",
 )
+@click.option(
+    "--tls",
+    "certificates",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of `fccl certs`: let other machines reach both servers, over TLS.",
+)
+@click.option(
+    "--tls-ports",
+    type=(click.IntRange(0, 65535), click.IntRange(0, 65535)),
+    default=(5671, 6380),
+    show_default=True,
+    help="Ports of RabbitMQ and Redis for --tls; 0 picks a free one.",
+)
 def up(
     config_path: Path | None,
     folder: Path,
     broker_port: int | None,
     store_port: int | None,
     management_port: int | None,
+    certificates: Path | None,
+    tls_ports: tuple[int, int],
 ) -> None:
-    """Start both servers on the ports of broker.url and store.url; repeating it is harmless."""
+    """Start both servers on the ports of broker.url and store.url; repeating it is harmless.
+
+    With --tls, Redis has a password, and `env` in the folder has the addresses and passwords for
+    the commands of this machine.
+    """
     config = loader.load(find_config(config_path))
     amqp = choose_port(config.broker.url, "amqp", AMQP_PORT, broker_port)
     redis = choose_port(config.store.url, "redis", REDIS_PORT, store_port)
     with _locked(folder):
+        if certificates is not None:
+            _open_to_others(folder, certificates, tls_ports)
         sections = _servers(folder, redis, amqp, _management(config, management_port))
         missing = {name: each for name, each in sections.items() if _running(each) is None}
         for server in missing.values():
@@ -93,7 +121,38 @@ def up(
         for name, server in missing.items():
             _check_port(name, server.port)
         records = _start_both(tuple(sections.values()))
-    _print_urls(config, records)
+    if (opened := load_settings(folder)) is not None:
+        _print_environment(folder, opened, sections, records)
+    else:
+        _print_urls(config, records)
+
+
+def _open_to_others(folder: Path, certificates: Path, ports_: tuple[int, int]) -> None:
+    """Keep the settings of `--tls`; refuse to change those of servers that run."""
+    running = any(_running(server) for server in _both(folder))
+    known = load_settings(folder)
+    if running and known is not None:
+        return
+    if running:
+        raise ConfigError("the servers run without TLS", "run `fccl services down` first")
+    broker, store = (port or ports.free_port() for port in ports_)
+    make_settings(folder, certificates, broker, store)
+
+
+def _print_environment(
+    folder: Path,
+    opened: OpenServers,
+    sections: dict[str, Server],
+    records: dict[str, ProcessRecord],
+) -> None:
+    api = records["RabbitMQ"].ports.get("management")
+    management = None if api is None else f"http://{ports.HOST}:{api}"
+    variables = opened.environment(sections["store"].url, management)
+    path = write_environment(folder, variables)
+    click.echo(f"broker  {variables['FCCL_BROKER__PUBLIC_URL']} for other machines")
+    click.echo(f"store   {variables['FCCL_STORE__PUBLIC_URL']} for other machines")
+    click.echo("addresses and passwords for this machine; in every terminal that uses them:")
+    click.echo(f"  . {shlex.quote(str(path))}")
 
 
 def _start_both(both: tuple[Server, ...]) -> dict[str, ProcessRecord]:
@@ -192,7 +251,13 @@ def _state(server: Server) -> State:
     word = "running" if record.alive and server.answers() else "silent"
     management = record.ports.get("management")
     url = None if management is None else f"http://{ports.HOST}:{management}"
-    return State(word, server.url, record.processes[-1].pid, url, server.log)
+    return State(word, _without_password(server.url), record.processes[-1].pid, url, server.log)
+
+
+def _without_password(url: str) -> str:
+    """Return a URL without a password that is not the default of a server on loopback."""
+    head, at, host = url.rpartition("@")
+    return f"{head.partition('://')[0]}://{host}" if at and "guest" not in head else url
 
 
 def _both(folder: Path) -> tuple[Server, ...]:
@@ -207,6 +272,14 @@ def _servers(folder: Path, redis: int, amqp: int, management: int | None) -> dic
         return record.ports.get("main", chosen) if record.running else chosen
 
     store, broker = folder / "redis", folder / "rabbitmq"
+    if (opened := load_settings(folder)) is not None:
+        tls = opened.files("redis")
+        return {
+            "store": PrivateRedis(store, tls.port, tls, password=opened.password),
+            "broker": PrivateRabbitMQ(
+                broker, port(broker, amqp), management, opened.files("rabbitmq")
+            ),
+        }
     return {
         "store": PrivateRedis(store, port(store, redis)),
         "broker": PrivateRabbitMQ(broker, port(broker, amqp), management),

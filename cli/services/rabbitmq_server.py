@@ -127,7 +127,7 @@ class PrivateRabbitMQ:
             lines += [f"management.tcp.ip = {HOST}", f"management.tcp.port = {self.management}"]
         if self._tls is not None:
             lines += [
-                f"listeners.ssl.default = {HOST}:{self._tls.port}",
+                f"listeners.ssl.default = {self._tls.host}:{self._tls.port}",
                 f"ssl_options.cacertfile = {self._tls.ca}",
                 f"ssl_options.certfile = {self._tls.certificate}",
                 f"ssl_options.keyfile = {self._tls.key}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -12,13 +13,15 @@ from cli.services.ports import HOST
 from cli.services.processes import ProcessRecord, defer_interrupt, spawn
 from cli.services.servers import INSTALL_REMEDY, TlsFiles, end_processes, make_home, record_path
 from common.errors import FcclError, StoreError
+from common.files import write_durable
 from common.store.store import connect
 
 
 class PrivateRedis:
-    """Redis without a password. Its content can be rebuilt, so nothing is kept on the disk.
+    """Redis, whose content can be rebuilt, so that nothing is kept on the disk.
 
-    With `durable`, as tests need it, every write is kept all the same.
+    With `durable`, as tests need it, every write is kept all the same. With a password it has its
+    TLS port only, as Redis listens at the same addresses on all ports.
     """
 
     name: ClassVar[str] = "Redis"
@@ -30,14 +33,18 @@ class PrivateRedis:
         port: int,
         tls: TlsFiles | None = None,
         durable: bool = False,
+        password: str = "",
     ) -> None:
         self.home = home.absolute()
         self.port = port
         self._tls = tls
         self._durable = durable
+        self._password = password
 
     @property
     def url(self) -> str:
+        if self._password and self._tls is not None:
+            return f"rediss://:{self._password}@localhost:{self._tls.port}/0"
         return f"redis://{HOST}:{self.port}/0"
 
     @property
@@ -47,9 +54,11 @@ class PrivateRedis:
     def launch(self) -> None:
         binary = self.find()
         make_home(self.home)
-        words = [word for key, value in self._options().items() for word in (f"--{key}", value)]
+        settings = self.home / "redis.conf"  # a password must not be in the list of processes
+        lines = (f"{key} {json.dumps(value)}\n" for key, value in self._options().items())
+        write_durable(settings, "".join(lines).encode(), mode=0o600)
         with defer_interrupt():
-            process = spawn("redis-server", [binary, *words], os.environ, self.log)
+            process = spawn("redis-server", [binary, str(settings)], os.environ, self.log)
             ProcessRecord({"main": self.port}, (process,)).save(record_path(self.home))
 
     @classmethod
@@ -77,11 +86,13 @@ class PrivateRedis:
                 "tls-key-file": str(self._tls.key),
                 "tls-auth-clients": "no",
             }
+        if self._password and self._tls is not None:
+            options |= {"port": "0", "bind": self._tls.host, "requirepass": self._password}
         return options
 
     def answers(self) -> bool:
         try:
-            connect(self.url, timeout_s=1.0)
+            connect(self.url, timeout_s=1.0, ca=None if self._tls is None else str(self._tls.ca))
         except StoreError:
             return False
         return True

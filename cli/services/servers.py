@@ -1,8 +1,9 @@
 """Start and stop of private servers, which run the binaries of this machine.
 
-They listen on loopback only, keep everything in one folder each, and share nothing with another
-RabbitMQ or Redis of the machine. `fccl services` starts them for users, and tests start them, too.
-`rabbitmq_server` and `redis_server` hold what differs between the two.
+They keep everything in one folder each, and share nothing with another RabbitMQ or Redis of the
+machine. They listen on loopback only, except where they use TLS for other machines. `fccl services`
+starts them for users, and tests start them, too. `rabbitmq_server` and `redis_server` hold what
+differs between the two.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from cli.services.ports import HOST
 from cli.services.processes import Process, ProcessRecord, load, wait_gone
 from common.errors import ConfigError, FcclError
 
@@ -30,12 +32,13 @@ INSTALL_REMEDY = (
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """Certificate and key of a server, and the port on which it uses them."""
+    """Certificate and key of a server, and the address at which it uses them."""
 
     port: int
     ca: Path
     certificate: Path
     key: Path
+    host: str = HOST
 
 
 class Server(Protocol):

@@ -87,6 +87,7 @@ def _print_summary(
         click.echo(f"wrote {folder / server}.pem and .key, valid until {_day(pair)}, for {names}")
     click.echo("next:")
     click.echo("  servers  docker compose -f docker-compose.yml -f docker-compose.tls.yml up -d")
+    click.echo(f"           or, without Docker: fccl services up --tls {folder}")
     click.echo(f'  config   broker.ca and store.ca = "{folder / "ca.pem"}"')
     click.echo("           broker.url = amqps://…:5671/, store.url = rediss://…")
     click.echo(f"  secret   {folder / 'ca.key'}: never leaves this machine; ca.pem may go anywhere")

@@ -20,7 +20,8 @@ from torch.nn.functional import cross_entropy
 
 from common.errors import DataError
 from learning.evaluation.measurement import evaluation_mode
-from learning.evaluation.metrics import EvalMetrics, text_metrics
+from learning.evaluation.metrics import EvalMetrics, make_metrics
+from learning.evaluation.row_sums import text_sums
 from learning.objectives import classification
 from learning.objectives.classification import TokenisedText
 from learning.objectives.sft import token_nats
@@ -46,7 +47,9 @@ def evaluate(
         raise DataError("there is nothing to evaluate on", "give rows that fit into max_length")
     nats = row_nats(model, examples, autocast=autocast)
     tokens = [example.target_count for example in examples]
-    return text_metrics(nats, tokens, [example.response_bytes for example in examples])
+    return make_metrics(
+        "sft", text_sums(nats, tokens, [example.response_bytes for example in examples])
+    )
 
 
 def row_nats(

@@ -176,17 +176,6 @@ class Predictions:
         pairs = zip(self.predicted, self.true, strict=True)
         return sum(p == t for p, t in pairs) / len(self.true)
 
-    @property
-    def macro_f1(self) -> float:
-        """Mean over the true classes of F1 = 2·TP / (2·TP + FP + FN)."""
-        scores = []
-        pairs = list(zip(self.predicted, self.true, strict=True))
-        for label in sorted(set(self.true)):
-            hits = sum(p == t == label for p, t in pairs)
-            wrong = sum((p == label) != (t == label) for p, t in pairs)
-            scores.append(2 * hits / (2 * hits + wrong))
-        return sum(scores) / len(scores)
-
 
 def predict(
     model: torch.nn.Module, texts: Sequence[TokenisedText], *, autocast: bool = False

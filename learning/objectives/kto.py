@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from statistics import fmean
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -221,15 +222,25 @@ def rating_loss(
     return torch.where(good, desirable, undesirable)
 
 
-def mean_loss(
+def set_losses(
     scores: Sequence[float],
     mismatched: Sequence[float],
-    good: Sequence[bool],
+    ratings: Sequence[TokenisedRating],
     settings: KtoSettings,
-) -> float:
-    """Return the mean loss of answers as one batch, from log π − log π_ref of both of each."""
-    z = torch.tensor(_divergence(mismatched))
-    return float(rating_loss(torch.tensor(scores), torch.tensor(good), z, settings).mean())
+) -> list[float]:
+    """Return the loss of each answer of a set, with z₀ of the set.
+
+    Args:
+        scores: log π − log π_ref of each answer.
+        mismatched: The same of each mismatched answer.
+        ratings: The answers.
+        settings: β and the weights.
+    """
+    matched = [s for s, rating in zip(mismatched, ratings, strict=True) if rating.is_matched]
+    good = torch.tensor([rating.good for rating in ratings], dtype=torch.bool)
+    z = torch.tensor(_divergence(matched), dtype=torch.float64)
+    losses = rating_loss(torch.tensor(scores, dtype=torch.float64), good, z, settings)
+    return [float(loss) for loss in losses]
 
 
 def _divergence(mismatched: Sequence[float]) -> float:
@@ -281,12 +292,11 @@ class KtoObjective:
         scores, mismatched = (
             [ours[i] - ref[i] for ours, ref in zip(nats, known, strict=True)] for i in range(2)
         )
-        mismatched = [
-            score for score, rating in zip(mismatched, ratings, strict=True) if rating.is_matched
-        ]
-        good = [rating.good for rating in ratings]
-        right = _correct(torch.tensor(scores), torch.tensor(good)).mean()
-        return Measurement(mean_loss(scores, mismatched, good, self.settings), float(right))
+        good = torch.tensor([rating.good for rating in ratings])
+        right = _correct(torch.tensor(scores), good).mean()
+        return Measurement(
+            fmean(set_losses(scores, mismatched, ratings, self.settings)), float(right)
+        )
 
 
 def _sums(model: torch.nn.Module, texts: Sequence[TokenisedExample], size: int) -> list[float]:

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -20,6 +21,7 @@ from cli.services import processes, servers
 from cli.services.processes import Process, load
 from cli.services.redis_server import PrivateRedis
 from cli.services.servers import record_path
+from common.errors import StoreAccessError
 from common.store.store import connect
 from tests.support.processes import Command, Commands, commands, eventually
 from tests.support.servers import find_binaries
@@ -114,6 +116,29 @@ def test_a_port_that_is_taken_is_named_with_its_holder_and_nothing_is_started(
     assert f"port {port} is taken by" in said and "--broker-port 0" in said
     assert "process" in said
     assert started(tmp_path) == ()
+
+
+def test_servers_for_other_machines_use_tls_and_keep_their_password_to_themselves(
+    place: Commands, tmp_path: Path
+) -> None:
+    assert "run `fccl certs` first" in run(place, "up", "--tls", "certs", code=2).err
+    assert place.script("certs", "--host", "broker.example.org").end() == 0
+    said = run(place, "up", *ANY, "--tls", "certs", "--tls-ports", "0", "0").out
+    file = tmp_path / ".services/env"
+    assert file.stat().st_mode & 0o77 == 0
+    pairs = (line.removeprefix("export ").partition("=") for line in file.read_text().splitlines())
+    variables = {name: value for name, _, value in pairs}
+    assert "amqps://broker.example.org:" in said
+    password = urlsplit(variables["FCCL_STORE__URL"]).password
+    assert password is not None and password not in said + run(place, "status").out
+    for process in started(tmp_path):
+        assert password.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    ca = variables["FCCL_STORE__CA"]
+    connect(variables["FCCL_STORE__URL"], ca=ca).ping()
+    rabbit.connect(variables["FCCL_BROKER__URL"], ca=variables["FCCL_BROKER__CA"]).close()
+    with pytest.raises(StoreAccessError):
+        connect(variables["FCCL_STORE__URL"].replace(f":{password}@", ""), ca=ca).ping()
+    run(place, "down")
 
 
 def test_an_interrupted_up_stops_what_it_started(place: Commands, tmp_path: Path) -> None:

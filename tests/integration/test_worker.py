@@ -51,7 +51,7 @@ from tests.support.chunks import join_chunks
 from tests.support.processes import eventually, forked
 from tests.support.tiny_model import write_sharded_model
 from tests.support.worker_records import task as make_task
-from worker import heartbeat, publisher, service, task_runner
+from worker import heartbeat, publisher, service, task_runner, task_support
 from worker.events import WorkerEventKind
 from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
 from worker.models import base_source
@@ -809,7 +809,7 @@ def test_a_lack_of_memory_is_a_refusal_with_a_remedy(harness: WorkerHarness) -> 
 
 
 def test_a_task_that_killed_the_worker_three_times_is_refused(harness: WorkerHarness) -> None:
-    for _ in range(task_runner.MAX_CRASHES):
+    for _ in range(task_support.MAX_CRASHES):
         died = forked(killed_worker, harness.root, harness.model, "in training")
         assert died == -signal.SIGKILL
     harness.issue("t2")
@@ -817,13 +817,13 @@ def test_a_task_that_killed_the_worker_three_times_is_refused(harness: WorkerHar
         refusal, _ = unpack(TaskRefusal, harness.next_message())
         assert harness.next_update().task_id == "t2"
     assert refusal.task_id == "t1"
-    assert "ended 3 times while it trained t1" in refusal.reason
+    assert "ended 3 times while it ran t1" in refusal.reason
     assert "killed for lack of memory" in refusal.reason
 
 
 def test_a_task_that_is_left_for_the_next_start_is_no_crash(harness: WorkerHarness) -> None:
     harness.issue("t1", steps=10**5)
-    for _ in range(task_runner.MAX_CRASHES + 1):
+    for _ in range(task_support.MAX_CRASHES + 1):
         stop = threading.Event()
         harness.worker(on_step=lambda *_, stop=stop: stop.set()).serve(stop, stop)
     assert "crashes" not in harness.file_names("slots", "0")

@@ -11,6 +11,7 @@ from threading import Event as Flag
 
 from common.errors import StoreError, WireError
 from common.protocol.adapter_frame import unpack_adapter
+from common.protocol.evaluations import EvalTask
 from common.protocol.layout import TensorLayout
 from common.protocol.tasks import BaseRef, BlobRef, TrainTask
 from common.protocol.tensors import Tensors
@@ -75,9 +76,23 @@ class ModelSource:
             StoreError: The store is out of reach, or came back empty and is not filled yet.
             WireError: The blob is no adapter of that version, or has another layout than the task.
         """
+        return self._fetch(task.adapter, task.base_version, task.layout, stop)
+
+    def fetch_evaluated(self, task: EvalTask, blob: BlobRef, stop: Flag) -> Tensors | None:
+        """Return θ of the version that a task evaluates, of its candidate or of its reference.
+
+        None means that it is gone. Raises as `fetch_adapter` does.
+        """
+        version = task.version if blob == task.adapter else None
+        return self._fetch(blob, version, task.layout, stop)
+
+    def _fetch(
+        self, blob: BlobRef, version: int | None, layout: str | None, stop: Flag
+    ) -> Tensors | None:
+        """Return an adapter; None if it is gone. Version and layout are checked if given."""
         # The version is read first: the coordinator sets it last when it fills a store again.
         filled = self._store.get_version(self._run) is not None
-        frame = self._fetch_blob(task.adapter, stop)
+        frame = self._fetch_blob(blob, stop)
         if frame is None and not filled:
             raise StoreError(
                 f"the store at {self._store.where} is empty", "the coordinator fills it"
@@ -85,9 +100,9 @@ class ModelSource:
         if frame is None:
             return None
         header, adapter = unpack_adapter(frame)
-        if header.version != task.base_version:
-            raise WireError(f"the adapter is of version {header.version}, not {task.base_version}")
-        if task.layout is not None and task.layout != TensorLayout.of(adapter).digest:
+        if version is not None and header.version != version:
+            raise WireError(f"the adapter is of version {header.version}, not {version}")
+        if layout is not None and layout != TensorLayout.of(adapter).digest:
             raise WireError(
                 f"the adapter of version {header.version} does not have the task's tensor layout"
             )

@@ -61,6 +61,7 @@ class SiteSettings(Section):
     device: Annotated[str, Field(min_length=1, max_length=50)] = "auto"
     compile: bool = False
     evaluation: bool = True
+    share_updates: bool = False
     accept: Annotated[
         tuple[Annotated[str, AfterValidator(check_pattern)], ...],
         Field(max_length=100),

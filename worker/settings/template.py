@@ -17,7 +17,10 @@ checkpointing = "auto"   # true: compute activations twice instead of keeping th
 device = "auto"          # "cpu", "cuda", "cuda:1"; "auto": a GPU if there is one
 compile = false          # true: use torch.compile; slow start, fast steps
 
-evaluation = true        # false: do not measure the loss on this site's holdout, nor report it
+evaluation = true        # false: measure no loss on this site's holdout, and evaluate no version
+                         # on its validation rows
+share_updates = false    # true: other sites may evaluate this site's updates, and this site theirs
+                         # (aggregation.contribution_source = "federated")
 accept = []              # base models to train, e.g. ["Qwen/*", "offline:*", "sha256:1a2b3c4d"];
                          # empty: any; only a digest names the bytes, a name is a claim
 review = false           # true: take tasks only under a plan that somebody has approved here with

@@ -37,6 +37,7 @@ class EnrolmentRequests:
         worker_id: str,
         software: str,
         *,
+        shares_updates: bool = False,
         credentials_refused: CredentialsCheck,
         on_event: EventCallback,
     ) -> None:
@@ -44,6 +45,7 @@ class EnrolmentRequests:
         self._rows = rows
         self._credentials_refused, self._on_event = credentials_refused, on_event
         self._worker_id, self._software = worker_id, software
+        self._shares_updates = shares_updates
         self._nonce = secrets.randbelow(2**52) + 1
         self._open = dict.fromkeys(rows, -REQUEST_S)  # client → monotonic time of the last request
         self._refused_since = 0.0
@@ -88,6 +90,7 @@ class EnrolmentRequests:
             rows=dict(self._rows[client]),
             nonce=self._nonce,
             software=self._software,
+            shares_updates=self._shares_updates or None,  # earlier releases do not know the field
         )
         message = Message(pack(enrolment), message_id=f"enrol.{client}")
         try:

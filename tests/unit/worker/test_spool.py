@@ -61,20 +61,20 @@ def test_the_starts_of_a_task_that_ended_the_process_are_counted(tmp_path: Path)
     for expected in range(3):
         assert forked(_killed_in_training, tmp_path, expected) == -signal.SIGKILL
     slot = claim_slot(tmp_path, RUN)
-    with pytest.raises(KeyError), slot.training(task("t1", attempt=2)) as crashes:
+    with pytest.raises(KeyError), slot.running(task("t1", attempt=2)) as crashes:
         assert crashes == 3
         raise KeyError  # an error is no crash
     slot.drop_task()
-    with slot.training(task("t1")) as crashes:
+    with slot.running(task("t1")) as crashes:
         assert crashes == 3
-    with slot.training(task("t2")) as crashes:
+    with slot.running(task("t2")) as crashes:
         assert crashes == 0
-    with slot.training(task("t1")) as crashes:
+    with slot.running(task("t1")) as crashes:
         assert crashes == 0
 
 
 def _killed_in_training(state: Path, expected: int) -> None:
-    with claim_slot(state, RUN).training(task("t1")) as crashes:
+    with claim_slot(state, RUN).running(task("t1")) as crashes:
         if crashes == expected:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -25,7 +25,8 @@ from evaluation.assessment import AnsweredRow, Assessment, EvaluatedVersion, Kin
 from evaluation.comparison import ComparedVersion, Comparison, KindComparison
 from evaluation.report import figure_tables, files, history_tables, plots
 from evaluation.report.report import Report, federated_accuracy, split_by_phase
-from learning.evaluation.metrics import EvalMetrics, class_metrics, preference_metrics, text_metrics
+from learning.evaluation.metrics import EvalMetrics
+from tests.support.metrics import class_metrics, preference_metrics, text_metrics
 
 SFT, DPO = PhaseConfig(versions=2), PhaseConfig(objective="dpo", versions=2)
 CLS = PhaseConfig(objective="classification", versions=4)

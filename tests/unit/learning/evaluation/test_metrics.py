@@ -9,14 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.evaluation.metric_info import MAIN_METRIC, METRICS
-from learning.evaluation.metrics import (
-    EvalMetrics,
-    class_metrics,
-    client_spread,
-    preference_metrics,
-    text_metrics,
-    wilson,
-)
+from learning.evaluation.metrics import EvalMetrics, client_spread, make_metrics, wilson
+from learning.evaluation.row_sums import rating_sums, text_sums
+from tests.support.metrics import class_metrics, preference_metrics, text_metrics
 
 
 def test_text_metrics_are_over_tokens_and_bytes_not_over_rows() -> None:
@@ -62,6 +57,35 @@ def test_classes_are_counted_by_true_class_and_by_prediction() -> None:
     assert found.values["accuracy"] == 0.75
     assert found.values["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert found.confusion == ((1, 1, 0), (0, 2, 0), (0, 0, 0))
+
+
+def test_a_class_counts_for_macro_f1_where_a_text_has_it() -> None:
+    # Class 0: 2 of 3 found, none wrongly: F1 = 4/5. Class 1: found, one other too: F1 = 2/3.
+    found = class_metrics([1.0] * 4, predicted=[0, 0, 1, 1], true=[0, 0, 0, 1], count=3)
+    assert found.values["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
+    missed = class_metrics([1.0] * 2, predicted=[0, 0], true=[0, 1], count=2)
+    assert missed.values["macro_f1"] == pytest.approx((2 / 3) / 2)
+    guessed = class_metrics([1.0] * 2, predicted=[0, 2], true=[0, 0], count=3)
+    assert guessed.values["macro_f1"] == pytest.approx(2 / 3)
+
+
+def test_ratings_are_counted_by_the_sign_of_their_reward() -> None:
+    sums = rating_sums([2.0, -1.0, -0.5, 0.0], [True, True, False, False], [0.1] * 4)
+    found = make_metrics("kto", sums).values
+    assert found["reward_accuracy"] == (1 + 0 + 1 + 0.5) / 4
+    assert (found["reward_good"], found["reward_bad"]) == (0.5, -0.25)
+    assert (found["reward_margin"], found["loss"]) == (0.75, pytest.approx(0.1))
+
+
+def test_many_classes_have_no_confusion_matrix_but_an_accuracy() -> None:
+    found = class_metrics([1.0, 1.0], predicted=[0, 99], true=[0, 98], count=100)
+    assert (found.confusion, found.values) == ((), {"loss": 1.0, "accuracy": 0.5})
+
+
+def test_a_loss_that_is_not_finite_is_no_sum() -> None:
+    for nats in ([math.nan], [math.inf], [1.0, math.nan]):
+        with pytest.raises(ValueError, match="finite"):
+            text_sums(nats, [1] * len(nats), [1] * len(nats))
 
 
 @pytest.mark.parametrize(

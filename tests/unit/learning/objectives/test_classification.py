@@ -22,7 +22,6 @@ from learning.objectives.classification import (
     ADAMW_EPS,
     UNDECLARED_LABEL,
     ClassEncoder,
-    Predictions,
     TokenisedText,
     collate,
     loss,
@@ -133,16 +132,6 @@ def test_predictions_depend_neither_on_the_batch_nor_on_dropout() -> None:
     assert at_once.loss == pytest.approx(sum(p.loss for p in alone) / len(TEXTS), abs=1e-5)
     measured = OBJECTIVE.measure(model, TEXTS)
     assert (measured.loss, measured.accuracy) == (at_once.loss, at_once.accuracy)
-
-
-def test_accuracy_and_macro_f1_match_values_computed_by_hand() -> None:
-    # Class 0: 2 of 3 found, none wrongly: F1 = 4/5. Class 1: found, one other too: F1 = 2/3.
-    found = Predictions(0.0, (0, 0, 1, 1), (0, 0, 0, 1))
-    assert found.accuracy == 0.75
-    assert found.macro_f1 == pytest.approx((4 / 5 + 2 / 3) / 2)
-    # A class that is always missed counts with zero; one that no text has does not count.
-    assert Predictions(0.0, (0, 0), (0, 1)).macro_f1 == pytest.approx((2 / 3) / 2)
-    assert Predictions(0.0, (0, 2), (0, 0)).macro_f1 == pytest.approx(2 / 3)
 
 
 def test_training_a_head_of_zeros_learns_the_classes() -> None:

@@ -10,7 +10,7 @@ from common.protocol.tasks import KtoSettings, LocalTraining, LoraSpec
 from learning.data.row_types import RatedAnswer
 from learning.models.lora import AdaptedModel, attach, read_adapter
 from learning.objectives import kto
-from learning.objectives.kto import TokenisedRating, mean_loss, rating_loss
+from learning.objectives.kto import TokenisedRating, rating_loss, set_losses
 from learning.objectives.registry import make_objective
 from learning.objectives.tokens import IGNORED, NO_ROOM, TokenisedExample, make_example
 from learning.prompts.form import prompt_form
@@ -95,11 +95,14 @@ def test_losses_match_the_formula() -> None:
 
 def test_the_divergence_is_the_mean_of_mismatched_answers_and_never_negative() -> None:
     settings = KtoSettings(beta=1.0)
+    good, bad = RATINGS[0], replace(RATINGS[0], good=False)
     # z₀ = (3 − 1)/2 = 1: 1 − σ(2 − 1) and 1 − σ(1 − 1).
-    assert mean_loss([2.0, 1.0], [3.0, -1.0], [True, False], settings) == pytest.approx(
-        (0.268941 + 0.5) / 2, abs=1e-5
-    )
-    assert mean_loss([2.0], [-3.0], [True], settings) == pytest.approx(0.119203, abs=1e-5)
+    found = set_losses([2.0, 1.0], [3.0, -1.0], [good, bad], settings)
+    assert found == pytest.approx([0.268941, 0.5], abs=1e-5)
+    assert set_losses([2.0], [-3.0], [good], settings) == pytest.approx([0.119203], abs=1e-5)
+    alone = replace(good, mismatched=good.answer)  # no other row has lent its answer
+    assert set_losses([2.0], [3.0], [alone], settings) == pytest.approx([0.119203], abs=1e-5)
+    assert set_losses([], [], [], settings) == []
 
 
 def test_a_model_that_is_its_own_reference_is_undecided() -> None:
