@@ -87,12 +87,16 @@ class SentLog:
 class SentLogWriter:
     """Writer of one worker's lines; the workers of a site share the file."""
 
-    path: Path
+    state: Path  # directory of the site's work in flight
     run: str
     site: str
     clock: Clock
     _norms: dict[str, float] = field(default_factory=dict)
     _written: set[str] = field(default_factory=set)  # digests of frames
+
+    @property
+    def path(self) -> Path:
+        return self.state / FILE
 
     def note_norm(self, update_id: str, norm: float) -> None:
         """Keep the norm of an update that is about to be spooled, for its line."""
