@@ -91,8 +91,8 @@ class SentLogWriter:
     run: str
     site: str
     clock: Clock
-    _norms: dict[str, float] = field(default_factory=dict)
-    _written: set[str] = field(default_factory=set)  # digests of frames
+    _norms: dict[str, float] = field(default_factory=dict, init=False)
+    _written: set[str] = field(default_factory=set, init=False)  # digests of frames
 
     @property
     def path(self) -> Path:
