@@ -34,7 +34,8 @@ class MessageKind(StrEnum):
     STDERR = "stderr"
     RESULT = "result"  # of a task of the coordinator
     SAMPLE = "sample"
-    NOTE = "note"  # a log event about samples
+    NOTE = "note"  # a log event about samples or scores
+    SCORE = "score"  # of an update
     STARTED = "started"  # the demo's run can be watched at `url`
     FINISHED = "finished"  # the demo's run is over; the text sums it up in a line
 

@@ -31,6 +31,7 @@ from coordinator.core.events import (
     LogEvent,
     RecordScores,
 )
+from coordinator.core.minimum import live_clients, minimum
 from coordinator.core.state import BufferedUpdate, CoordinatorState
 from coordinator.evaluation_metrics import contribution_gauges, evaluation_gauges
 from coordinator.observer import CoordinatorObserver
@@ -173,8 +174,7 @@ class CoordinatorMetrics(CoordinatorObserver):
         parked = sum(task.parked for task in state.tasks.values())
         members = state.members(plan)
         quarantined = sum(state.client(name).quarantined for name in members)
-        now = self._clock()
-        live = sum(rows.is_live(plan, state, client, now) for client in members.values())
+        live = len(live_clients(plan, state, self._clock()))
         yield InfoMetricFamily(
             "fccl_run",
             "The run and its software",
@@ -194,11 +194,11 @@ class CoordinatorMetrics(CoordinatorObserver):
         yield gauge("fccl_open_tasks", "Tasks without a receipt", len(state.tasks))
         yield gauge("fccl_parked_tasks", "Open tasks whose site is silent", parked)
         yield gauge("fccl_clients", "Clients of the run", len(members))
-        yield gauge("fccl_live_clients", "Clients whose site sent a heartbeat lately", live)
+        yield gauge("fccl_live_clients", "Clients that can train and have a live worker", live)
         yield gauge(
             "fccl_min_clients",
             "Live clients below which nothing is issued or committed",
-            rows.min_clients(plan, state),
+            minimum(plan, state),
         )
         evaluations = len(state.evaluations)
         yield gauge("fccl_open_evaluations", "Evaluations without an answer", evaluations)

@@ -26,9 +26,11 @@ from common.protocol.layout import TensorLayout
 from common.store.store import Store
 from coordinator.core import event_text, machine
 from coordinator.core.events import (
+    AcceptEvaluation,
     AcceptUpdate,
     Action,
     AdmitClient,
+    CloseEvaluation,
     CloseRound,
     CloseTask,
     CommandReceived,
@@ -38,11 +40,14 @@ from coordinator.core.events import (
     FinishRun,
     RepeatReceipt,
     ReplyToCommand,
+    RequestScores,
+    ScoresArrived,
     SiteRevoked,
     StopRequested,
     log_event,
 )
 from coordinator.core.state import CoordinatorState
+from coordinator.cosine_scores import CosineScores
 from coordinator.ingest.ingest import Ingest
 from coordinator.ingest.site_queues import FLOOD_MESSAGES, MUTE_S, SiteMessage, SiteQueues
 from coordinator.observer import CoordinatorObserver
@@ -50,7 +55,9 @@ from coordinator.publish import rows
 from coordinator.publish.delivery import DeliveryPublisher
 from coordinator.publish.store_publisher import StorePublisher, versions_in_use
 from coordinator.samples_source import SamplesSource
+from coordinator.scores_source import ScoreRequest, ScoreSource
 from coordinator.sites.credentials import SiteAccess
+from coordinator.storage.candidates import Candidates
 from coordinator.storage.recovery import recover
 from coordinator.storage.run import Run
 from coordinator.storage.samples import SamplesFile
@@ -93,6 +100,7 @@ class Service:
         update_bytes: int = UPDATE_QUEUE_BYTES,
         metrics: CoordinatorObserver | None = None,
         samples: SamplesSource | None = None,
+        scores: ScoreSource | None = None,
         delivery: DeliveryPublisher | None = None,
     ) -> None:
         """Store the arguments; `serve` takes the run over.
@@ -110,6 +118,7 @@ class Service:
             update_bytes: Quota of each site's update queue, in bytes.
             metrics: Hooks for metrics, called in the thread of `serve`.
             samples: Source of live samples.
+            scores: Source of the scores of contribution source `server`.
             delivery: Publisher of the result for invited sites.
         """
         self._run, self._plan, self._journal = run, run.plan, run.journal
@@ -119,9 +128,13 @@ class Service:
         self._queues = SiteQueues(broker, run.run_id, users, queue_type, update_bytes)
         spool = Spool(run.directory / "spool")
         self._ingest = Ingest(run.journal, spool)
-        self._writer = StepWriter(run, spool)
-        self._publisher = StorePublisher(run, store, clock, on_event)
+        candidates = Candidates(run.versions, spool)
+        self._writer = StepWriter(run, spool, candidates)
+        self._publisher = StorePublisher(run, store, clock, on_event, candidates)
         self._samples, self._samples_file = samples or SamplesSource(), SamplesFile(run.directory)
+        if run.plan.aggregation.contribution_source == "cosine":
+            scores = CosineScores(run.versions, spool)
+        self._scores = scores or ScoreSource()
         self._delivery = delivery
         self._state = CoordinatorState()
         self._finish: FinishRun | None = None
@@ -144,6 +157,7 @@ class Service:
             self._end(finish, stop)
         finally:
             self._samples.close()
+            self._scores.close()
         return RunOutcome(
             finish.complete, finish.reason, self._state.version, finish.failed, was_complete
         )
@@ -159,6 +173,7 @@ class Service:
         self._publisher.publish_samples(self._samples_file.displayed)
         self._queues.open()
         self._samples.start(self._state.version, self._samples_file.answers)
+        self._scores.start()
 
     def _loop(self, stop: Flag) -> FinishRun:
         try:
@@ -189,8 +204,9 @@ class Service:
         self._ingest.expire(now)
         self._update_sites(now)
         self._verify_queues(now)
-        self._publish_tasks()
+        # First, because a store that comes back empty gets its adapters again, then their tasks.
         self._step(self._publisher.read_heartbeats(self._state))
+        self._collect_scores()
         if problem := self._publisher.base_model_problem():
             self._record(log_event("warning", EventKind.BASE_MODEL, problem))
         self._carry_out_commands()
@@ -311,6 +327,12 @@ class Service:
             self._samples_file.append(self._journal, answers)
             self._publisher.publish_samples(self._samples_file.displayed)
 
+    def _collect_scores(self) -> None:
+        scores, events = self._scores.collect()
+        self._record(*events)
+        if scores and self._finish is None:
+            self._step(ScoresArrived(tuple(scores)))
+
     def _publish_depths(self) -> None:
         try:
             depths = self._queues.depths()
@@ -325,6 +347,11 @@ class Service:
         """Let the core decide, make the decision durable, then publish it."""
         decided = machine.step(self._plan, self._state, event, self._clock())
         self._write(decided.state, decided.actions, upload)
+        requests = [action for action in decided.actions if isinstance(action, RequestScores)]
+        for action in requests:
+            self._scores.request([ScoreRequest.of(update) for update in action.updates])
+        if requests:
+            self._collect_scores()  # those of `cosine` are there already
         return decided.actions
 
     def _record(self, *actions: Action) -> None:
@@ -354,6 +381,7 @@ class Service:
         for summary in written.summaries.values():  # the adapter is there before a task names it
             self._publisher.publish_version(summary)
             self._samples.offer(summary.version)
+        self._publisher.publish_candidates(self._state)
         self._publish_tasks()
         for action in actions:
             self._publish_action(action)
@@ -366,7 +394,9 @@ class Service:
         match action:
             case AcceptUpdate(update=update):
                 self._publisher.publish_receipt(update.task_id)
-            case RepeatReceipt() | CloseTask():
+            case AcceptEvaluation(evaluation=evaluation):
+                self._publisher.publish_receipt(evaluation.task_id)
+            case RepeatReceipt() | CloseTask() | CloseEvaluation():
                 self._publisher.publish_receipt(action.task_id)
             case AdmitClient() | DismissClient():
                 self._publisher.publish_membership(action)

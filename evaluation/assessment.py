@@ -8,14 +8,18 @@ row once per version.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import cast
 
-from common.config.config import PhaseConfig
 from common.memory import release_free_memory
-from common.protocol.fields import RowKind
-from common.run_directory.recorded_run import RecordedRun
+from evaluation.assessed import (
+    AnsweredRow,
+    Assessment,
+    KindAssessment,
+    choose_versions,
+    first_title,
+    recorded_answers,
+)
 from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationRows, Evaluator
 from evaluation.prompts import expected_answer, format_line, format_question
 from learning.data.row_types import Row
@@ -24,56 +28,6 @@ from learning.evaluation.metrics import EvalMetrics
 from learning.evaluation.row_scores import Scores
 from learning.objectives.tokens import TokenisedExample
 from learning.progress import ProgressCallback, ignore_progress
-
-
-@dataclass(frozen=True)
-class EvaluatedVersion:
-    """A version to evaluate."""
-
-    version: int
-    title: str  # in the report
-
-
-@dataclass(frozen=True)
-class KindAssessment:
-    """Metrics on one kind of rows, in the order of the evaluated versions.
-
-    Attributes:
-        unigram: For sft, nats per token of the held-out responses under their own unigram
-            distribution: a model that has learned anything from context needs fewer.
-    """
-
-    kind: RowKind
-    heldout: tuple[EvalMetrics, ...]
-    pooled: tuple[EvalMetrics, ...]  # on the validation rows of all clients together
-    clients: Mapping[str, tuple[EvalMetrics, ...]]  # on the validation rows of each client
-    unigram: float | None = None
-    reference: int | None = None  # the version with which rewards are compared, if there are any
-    beta: float | None = None  # β of the rewards
-    available: int = 0  # rows that fit the model, of which a sample was evaluated
-
-
-@dataclass(frozen=True)
-class AnsweredRow:
-    """A held-out row with the answer of each version, in the form of the report's JSON.
-
-    Each text is one printable line.
-    """
-
-    asked: str
-    expected: str
-    answers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """Metrics and answers of a version and of those that it is compared with."""
-
-    version: int
-    subjects: tuple[EvaluatedVersion, ...]  # oldest first; the last one is `version`
-    kinds: tuple[KindAssessment, ...]  # in the order in which the plan learns them
-    samples: tuple[AnsweredRow, ...]  # of the first kind that has text to show
-    labels: tuple[str, ...]  # class names of a run that classifies
 
 
 def assess(
@@ -93,7 +47,7 @@ def assess(
     newest = run.tensors(version)  # first: a running coordinator may remove it soon
     sets = [evaluator.build_set(kind, version, limits) for kind in run.config.kinds]
     subjects = choose_versions(run.config.phase, version, first_title(run))
-    recorded = _recorded_answers(run, subjects, limits.samples) if limits.recorded else ()
+    recorded = recorded_answers(run, subjects, limits.samples) if limits.recorded else ()
     rows = [] if recorded else _rows_to_answer(sets, limits.samples)
     progress = _RowProgress(on_progress, len(subjects), sum(len(each.rows) for each in sets))
     scores: dict[int, list[Scores]] = {}
@@ -119,30 +73,6 @@ def assess(
         ),
         labels=run.labels,
     )
-
-
-def first_title(run: RecordedRun) -> str:
-    """Return the title of version 0: the base model, unless the run began with another adapter."""
-    return "base" if run.start is None else "start"
-
-
-def choose_versions(
-    phases: Sequence[PhaseConfig], version: int, first: str = "base"
-) -> tuple[EvaluatedVersion, ...]:
-    """Return version 0, the end of each phase before a version, and the version itself.
-
-    Args:
-        first: Title of version 0, by `first_title`.
-    """
-    subjects = [EvaluatedVersion(0, first)]
-    end = 0
-    for phase in phases:
-        end += phase.versions
-        if end < version:
-            subjects.append(EvaluatedVersion(end, f"version {end} (after {phase.objective})"))
-    if version:
-        subjects.append(EvaluatedVersion(version, f"version {version}"))
-    return tuple(subjects)
 
 
 def _assess_kind(
@@ -181,26 +111,6 @@ class _RowProgress:
 
         on_rows(0)
         return on_rows
-
-
-def _recorded_answers(
-    run: RecordedRun, subjects: Sequence[EvaluatedVersion], count: int
-) -> tuple[AnsweredRow, ...]:
-    """Return rows that every one of the versions has answered during the run."""
-    texts = [sample for sample in run.samples if sample.kind != "cls"]
-    answers = {(sample.asked, sample.version): sample.answer for sample in texts}
-    expected = {sample.asked: sample.expected for sample in texts}
-    complete = [
-        asked for asked in expected if all((asked, one.version) in answers for one in subjects)
-    ]
-    return tuple(
-        AnsweredRow(
-            format_line(asked),
-            format_line(expected[asked]),
-            tuple(format_line(answers[asked, one.version]) for one in subjects),
-        )
-        for asked in complete[:count]
-    )
 
 
 def _rows_to_answer(sets: Sequence[EvaluationRows], count: int) -> list[Row]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from common.evaluation.metric_info import METRICS, MetricInfo
 from common.protocol.fields import QuantizationName
-from evaluation.assessment import Assessment
+from evaluation.assessed import Assessment
 from evaluation.evaluator import HELDOUT, EvaluationLimits, Evaluator
 
 

@@ -15,11 +15,13 @@ import torch
 from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import RunError
+from common.protocol.fields import RowKind
 from common.protocol.tensors import Tensors
 from common.protocol.versions import SampleAnswer
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.evaluator import HELDOUT, EvaluationRows, Evaluator
 from evaluation.prompts import expected_answer, format_line, format_question
+from learning.data.prompts_file import read_prompts
 from learning.data.row_types import Row
 from learning.training.device import Compute
 
@@ -49,12 +51,13 @@ class SampleAnswerer:
             run, base_path, Compute(torch.device("cpu"), THREADS, autocast=False)
         )
         self._sets: Sequence[EvaluationRows] = ()
+        self._expected: dict[str, str] = {}  # by question, of prompts from a file
 
     def load(self) -> None:
         """Load the model and choose the rows; limit the threads of PyTorch.
 
         Raises:
-            DataError: The held-out rows are gone.
+            DataError: The held-out rows are gone, or the file of prompts cannot be used.
             ModelError: The base model cannot be loaded.
         """
         torch.set_num_threads(THREADS)
@@ -76,13 +79,32 @@ class SampleAnswerer:
                 at=self._clock(),
                 kind=each.kind,
                 asked=_question(each),
-                expected=format_line(expected_answer(each.rows[0]), MAX_QUESTION),
+                expected=format_line(self._expected_answer(each), MAX_QUESTION),
                 answer=format_line(answer, MAX_ANSWER),
                 probability=probability,
             )
 
+    def _expected_answer(self, rows: EvaluationRows) -> str:
+        own = expected_answer(rows.rows[0])
+        return self._expected.get(_question(rows), own)
+
     def _choose_rows(self) -> Iterator[EvaluationRows]:
-        """Yield a set of one row for each row to answer; all kinds get a share."""
+        """Yield a set of one row for each prompt of the file, or each held-out row to answer."""
+        if self._settings.prompts_file is not None:
+            yield from self._read_prompts(Path(self._settings.prompts_file))
+        elif self._run.config.has_heldout:
+            yield from self._choose_heldout()
+
+    def _read_prompts(self, path: Path) -> Iterator[EvaluationRows]:
+        kind: RowKind = "cls" if self._run.labels else "sft"
+        for prompt in read_prompts(path, self._settings.prompts, self._run.labels):
+            rows = self._evaluator.encode(kind, 0, [(HELDOUT, prompt.row)])
+            if rows.rows:
+                self._expected[_question(rows)] = prompt.expected or ""
+                yield rows
+
+    def _choose_heldout(self) -> Iterator[EvaluationRows]:
+        """Yield held-out rows; all kinds get a share."""
         kinds = self._run.config.kinds
         for i, kind in enumerate(kinds):
             share = len(range(i, self._settings.prompts, len(kinds)))

@@ -26,6 +26,7 @@ from common.protocol.tensors import Tensors
 from coordinator.storage import run as runs
 from coordinator.storage.run import PreparedRun
 from learning.data import prepared_data
+from learning.data.prompts_file import read_prompts
 from learning.models import exported_adapter, lora
 from learning.models.adapted import load_adapted
 from learning.models.exported_adapter import ExportedAdapter
@@ -86,6 +87,8 @@ def prepare_run(
         prepared = prepare_heldout(config, find_model, clients, on_message)
     else:
         prepared = prepare_rows(config, find_model, Path(config.data.dir or clients), on_message)
+    if config.samples.prompts_file is not None:  # a mistake in it should not wait for a sampler
+        read_prompts(Path(config.samples.prompts_file), config.samples.prompts, prepared.labels)
     model = prepared.model
     announce_size(model, on_message)
     if prepared.folder != clients:

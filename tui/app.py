@@ -11,17 +11,19 @@ from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar, Protocol
 
+from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
-from common.protocol.commands import ACTIONS_WITH_TARGET, CommandName
-from common.store.view import ENDED_STATUSES, ClientRow
+from common.protocol.commands import CommandName
+from common.store.view import ENDED_STATUSES, ClientRow, RunInfo
 from tui.banner import Level, banner
 from tui.data.command_sender import CommandSender
 from tui.data.reader import Snapshot, SnapshotSource
 from tui.panes.aggregation import AggregationPane
 from tui.panes.clients import ClientsPane
+from tui.panes.evaluation import EvaluationPane
 from tui.panes.inbox import InboxPane
 from tui.panes.log import LogPane
 from tui.panes.overview import OverviewPane
@@ -45,7 +47,10 @@ PANES = {
     "inbox": InboxPane,
     "log": LogPane,
     "samples": SamplesPane,
+    "evaluation": EvaluationPane,
 }
+SHORT_TITLES = {"overview": "Run", "aggregation": "Weights", "evaluation": "Eval"}
+"""Titles in narrow terminals: so all tabs fit into 80 columns."""
 PALETTE_COMMANDS: dict[str, tuple[CommandName, str]] = {
     "Pause": ("pause", "Issue no new tasks until the run is resumed"),
     "Resume": ("resume", "Continue a paused run"),
@@ -54,8 +59,11 @@ PALETTE_COMMANDS: dict[str, tuple[CommandName, str]] = {
     "Kick the selected client": ("kick", "It gets no more tasks"),
     "Pardon the selected client": ("pardon", "It gets tasks again"),
     "Reissue the selected client's task": ("reissue", "Issue its open task again"),
+    "Lower the minimum of clients": ("min-clients", "Continue with the clients that are live"),
+    "Evaluate the newest version": ("evaluate", "Ask the sites to evaluate it on their own rows"),
 }
 UNCONFIRMED_COMMANDS = ("pause", "resume")  # each undoes the other
+CLIENT_COMMANDS = ("kick", "pardon", "reissue")  # about the client under the cursor
 
 
 class Pane(Protocol):
@@ -112,6 +120,12 @@ class MonitorApp(App[None]):
                     yield pane(classes="pane")
         yield Footer(show_command_palette=False, compact=True)
 
+    def on_resize(self, event: events.Resize) -> None:
+        titles = SHORT_TITLES if event.size.width < NARROW_COLUMNS else {}
+        for number, name in enumerate(PANES, 1):
+            label = f"{number} {titles.get(name, name.capitalize())}"
+            self._tabs.get_tab(name).label = label
+
     def on_mount(self) -> None:
         self._source.start()
         self.set_interval(REFRESH_S, self.refresh_screen)
@@ -135,7 +149,7 @@ class MonitorApp(App[None]):
             return False
         if action in ("pause", "resume"):
             return self._paused == (action == "resume")
-        needs_client = bool(parameters) and parameters[0] in ACTIONS_WITH_TARGET
+        needs_client = bool(parameters) and parameters[0] in CLIENT_COMMANDS
         return not needs_client or (self._is_mounted and self._tabs.active == "clients")
 
     def action_tab(self, name: str) -> None:
@@ -162,18 +176,17 @@ class MonitorApp(App[None]):
         if view.info.status in ENDED_STATUSES:
             self.notify("the run is over and has no coordinator", severity="warning")
             return
-        client = self._selected_client() if action in ACTIONS_WITH_TARGET else None
-        target = _target(action, client)
+        client = self._selected_client() if action in CLIENT_COMMANDS else None
+        target = _target(action, client, view.info)
         if target is None:
-            reason = f"{client.client_id} has no open task" if client else "no client is selected"
-            self.notify(f"nothing to {action}: {reason}", severity="warning")
+            self.notify(_no_target(action, client), severity="warning")
             return
         send = partial(self._commands.send, view.info.run, action, target)
         if action in UNCONFIRMED_COMMANDS:
             send()
             self.refresh_screen()
             return
-        question = _question(action, client, view.info.name)
+        question = _question(action, client, view.info, target)
         self.push_screen(ConfirmScreen(question), lambda yes: send() if yes else None)
 
     def palette_entries(self) -> Iterator[PaletteEntry]:
@@ -261,17 +274,34 @@ class MonitorApp(App[None]):
         return next((row for row in rows if row.client_id == selected), None)
 
 
-def _target(action: CommandName, client: ClientRow | None) -> str | None:
-    """Return the task or client of a command, empty for the run; None where there is none."""
-    if action not in ACTIONS_WITH_TARGET:
-        return ""
-    if client is None:
-        return None
-    return client.task_id if action == "reissue" else client.client_id
+def _target(action: CommandName, client: ClientRow | None, info: RunInfo) -> str | None:
+    """Return the target of a command, empty for the whole run; None where there is none."""
+    match action:
+        case "min-clients":
+            live, least = info.live_clients, info.min_clients
+            return str(live) if live and least and live < least else None
+        case "evaluate":
+            return str(info.version)
+        case "reissue":
+            return client.task_id if client else None
+        case "kick" | "pardon":
+            return client.client_id if client else None
+    return ""
 
 
-def _question(action: CommandName, client: ClientRow | None, run: str) -> str:
+def _no_target(action: CommandName, client: ClientRow | None) -> str:
+    if action == "min-clients":
+        return "no need to lower the minimum: enough clients are live, or none is"
+    reason = f"{client.client_id} has no open task" if client else "no client is selected"
+    return f"nothing to {action}: {reason}"
+
+
+def _question(action: CommandName, client: ClientRow | None, info: RunInfo, target: str) -> str:
+    if action == "min-clients":
+        return f"Lower the minimum of run {info.name} from {info.min_clients} to {target} clients?"
+    if action == "evaluate":
+        return f"Ask the sites to evaluate version {target} of run {info.name}?"
     if client is None:
-        return f"{action.capitalize()} run {run}?"
+        return f"{action.capitalize()} run {info.name}?"
     task = f"task {client.task_id} of " if action == "reissue" else ""
-    return f"{action.capitalize()} {task}client {client.client_id} in run {run}?"
+    return f"{action.capitalize()} {task}client {client.client_id} in run {info.name}?"

@@ -58,7 +58,7 @@ def worst_text(row: EvaluationRow) -> str:
 def answered_text(row: EvaluationRow) -> str:
     """Return how many clients answered, and whether more may."""
     asked = len(row.clients) + len(row.missing)
-    return f"{len(row.clients)} of {asked}" + (", open" if row.open else "")
+    return f"{len(row.clients)}/{asked}" + (" open" if row.open else "")
 
 
 def name_some(names: Sequence[str]) -> str:

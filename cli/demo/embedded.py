@@ -21,6 +21,7 @@ from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.samples_source import SamplesSource
+from coordinator.scores_source import ScoreSource
 from coordinator.service import RunOutcome, Service
 from coordinator.storage.run import Run
 from learning.training.device import Compute
@@ -49,13 +50,14 @@ class EmbeddedFederation:
         samples: SamplesSource,
         callbacks: FederationCallbacks,
         update_bytes: int = UPDATE_QUEUE_BYTES,
+        scores: ScoreSource | None = None,
     ) -> None:
         self.store = EmbeddedStore()
         self.errors: list[BaseException] = []  # of the two threads
         self.stop_requested = threading.Event()
         self.abandon_task = threading.Event()  # set when the worker's task is no longer needed
         self._run, self._compute, self._incremental = run, compute, incremental
-        self._samples, self._callbacks = samples, callbacks
+        self._samples, self._scores, self._callbacks = samples, scores, callbacks
         self._update_bytes = update_bytes  # quota of the update queue
         self._server = EmbeddedServer()
         self._ended = threading.Event()
@@ -110,6 +112,7 @@ class EmbeddedFederation:
                 volatile=True,
                 update_bytes=self._update_bytes,
                 samples=self._samples,
+                scores=self._scores,
             )
             self._outcome = service.serve(self.stop_requested)
         except BaseException as error:  # raised again by `join`

@@ -41,9 +41,14 @@ def run_federation(
     tasks = LocalTasks(output.progress, output.print)
     run = session.open_run(config, mode, tasks, output, on_set_aside=lambda old: None)
     callbacks = FederationCallbacks(output.print_event, on_progress=output.progress)
-    samples = tasks.live_samples(run)
     federation = EmbeddedFederation(
-        run, detect(), config.incremental, samples, callbacks, config.broker.site_mib << 20
+        run,
+        detect(),
+        config.incremental,
+        tasks.live_samples(run),
+        callbacks,
+        config.broker.site_mib << 20,
+        tasks.update_scores(run),
     )
     store = federation.store
     store.start()

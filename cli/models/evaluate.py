@@ -178,7 +178,7 @@ def evaluate(evaluation: Evaluation, on_progress: ProgressCallback) -> Report:
     """Return the report on the version, with the comparison if there is another run."""
     from evaluation import comparison
     from evaluation.evaluator import EvaluationLimits
-    from evaluation.report.report import build_report
+    from evaluation.report.build import build_report
     from learning.training.device import detect
 
     run, version, other = evaluation.run, evaluation.version, evaluation.other

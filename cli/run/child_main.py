@@ -162,12 +162,36 @@ def _sample(request: Fields, channel: Channel) -> None:
             sampler.end_offers()
 
 
+def _score(request: Fields, channel: Channel) -> None:
+    """Score updates until the process is ended.
+
+    Commands are `{"score": REQUEST}`; messages are `score` and `note`.
+    """
+    from dataclasses import asdict
+
+    from common.run_directory.recorded_run import read_run
+    from coordinator.scores_source import ScoreRequest
+    from evaluation.update_scorer import UpdateScorer
+
+    scorer = UpdateScorer(read_run(Path(request["directory"])), Path(request["base_path"]))
+    scorer.start()
+    while True:
+        scores, events = scorer.collect()
+        for event in events:  # before the scores that it explains
+            channel.output.send(MessageKind.NOTE, event.text, event.level)
+        for score in scores:
+            channel.output.send(MessageKind.SCORE, score=asdict(score))
+        if (command := channel.receive(POLL_S)) is not None:
+            scorer.request([ScoreRequest(**command["score"])])
+
+
 TASKS: dict[str, Callable[[Fields, Channel], Any]] = {
     "prepare": _prepare,
     "base model": _find_base_model,
     "cards": _write_cards,
     "report": _write_report,
     "samples": _sample,
+    "scores": _score,
 }
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ from pathlib import Path
 from cli.console import Output
 from cli.run.child_process import run_task
 from cli.run.child_sampler import ChildSampler
+from cli.run.child_scorer import ChildScorer
 from common.config.config import FederationConfig
 from common.model_cache import find_installed
 from common.paths import cache_dir
 from common.protocol.tasks import BaseRef
 from coordinator.samples_source import SamplesSource
+from coordinator.scores_source import ScoreSource
 from coordinator.storage import run as runs
 from coordinator.storage.run import Run
 
@@ -43,12 +45,19 @@ class ChildTasks:
         return Path(run_task("base model", {"base": base.fields()}, self._output))
 
     def live_samples(self, run: Run) -> SamplesSource:
+        if not run.config.has_prompts:
+            return SamplesSource()
         return ChildSampler(run.directory, run.base_path, run.samples)
 
     def write_cards(self, run: Run, versions: Sequence[int]) -> list[str]:
         request = {"directory": str(run.directory), "base_path": str(run.base_path)}
         found = run_task("cards", {**request, "versions": list(versions)}, self._output)
         return [str(text) for text in found]
+
+    def update_scores(self, run: Run) -> ScoreSource:
+        if run.plan.aggregation.contribution_source != "server":
+            return ScoreSource()
+        return ChildScorer(run.directory, run.base_path)
 
     def write_report(self, run: Run) -> Path:
         request = {"directory": str(run.directory), "base_path": str(run.base_path)}

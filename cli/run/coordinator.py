@@ -93,6 +93,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, status: ProcessS
             update_bytes=config.broker.site_mib << 20,
             metrics=CoordinatorMetrics(status.registry, status.health, run),
             samples=tasks.live_samples(run),
+            scores=tasks.update_scores(run),
             delivery=DeliveryPublisher(run, store, time.time, tasks.write_cards),
         )
         stop = threading.Event()

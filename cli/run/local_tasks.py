@@ -14,12 +14,15 @@ from common.paths import cache_dir
 from common.protocol.tasks import BaseRef
 from common.run_directory.recorded_run import read_run
 from coordinator.samples_source import SamplesSource
+from coordinator.scores_source import ScoreSource
 from coordinator.storage.run import Run
 from evaluation.evaluator import Evaluator
 from evaluation.export.export import write_card
 from evaluation.live_samples import LiveSampler
 from evaluation.report import files
-from evaluation.report.report import build_report
+from evaluation.report.build import build_report
+from evaluation.report.report import recorded_report
+from evaluation.update_scorer import UpdateScorer
 from learning.progress import ProgressCallback
 from learning.training.device import detect
 from preparation.base_model import MessageCallback, find_base_model
@@ -40,10 +43,17 @@ class LocalTasks:
         return find_base_model(base, cache_dir(), self._on_progress)
 
     def live_samples(self, run: Run) -> SamplesSource:
+        if not run.config.has_prompts:
+            return SamplesSource()
         return LiveSampler(read_run(run.directory), run.base_path, run.samples, time.time)
 
     def write_cards(self, run: Run, versions: Sequence[int]) -> list[str]:
         return write_cards(run.directory, run.base_path, versions)
+
+    def update_scores(self, run: Run) -> ScoreSource:
+        if run.plan.aggregation.contribution_source != "server":
+            return ScoreSource()
+        return UpdateScorer(read_run(run.directory), run.base_path)
 
     def write_report(self, run: Run) -> Path:
         return write_final_report(run.directory, run.base_path, self._on_progress)
@@ -61,7 +71,7 @@ def write_cards(directory: Path, base_path: Path, versions: Sequence[int]) -> li
 
 
 def write_final_report(directory: Path, base_path: Path, on_progress: ProgressCallback) -> Path:
-    """Evaluate the newest version of a run on its held-out rows, and write the report.
+    """Evaluate the newest version of a run on its held-out rows, if any, and write the report.
 
     Raises:
         DataError: The prepared rows are gone.
@@ -69,7 +79,9 @@ def write_final_report(directory: Path, base_path: Path, on_progress: ProgressCa
         RunError: A version that is needed is gone, or the report cannot be written.
     """
     run = read_run(directory)
-    evaluator = Evaluator(run, base_path, detect())
     version = run.versions[-1].version
+    if not run.config.has_heldout:
+        return files.write_report(recorded_report(run, version), directory / "report")
+    evaluator = Evaluator(run, base_path, detect())
     report = build_report(evaluator, version, evaluator.report_limits(), on_progress)
     return files.write_report(report, directory / "report")

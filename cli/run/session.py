@@ -20,6 +20,7 @@ from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import BaseRef
 from coordinator.core.state import Plan
 from coordinator.samples_source import SamplesSource
+from coordinator.scores_source import ScoreSource
 from coordinator.service import RunOutcome
 from coordinator.sites.registry import SiteRegistry
 from coordinator.storage import run as runs
@@ -40,6 +41,9 @@ class ModelTasks(Protocol):
 
     def write_cards(self, run: Run, versions: Sequence[int]) -> Sequence[str]:
         """Return the model cards of versions of a run."""
+
+    def update_scores(self, run: Run) -> ScoreSource:
+        """Return the source of scores of updates, which has none unless the run needs it."""
 
     def write_report(self, run: Run) -> Path:
         """Write the final report and return the path of its Markdown file."""
@@ -93,6 +97,8 @@ def print_plan(run: Run, invited: int, output: Output) -> None:
         f" versions of {plan.schedule.buffer} updates,"
         f" at most {plan.schedule.concurrency} tasks in flight"
     )
+    if run.config.samples.prompts and not run.config.has_prompts:
+        output.print("versions answer no prompts: samples.prompts_file names none")
 
 
 def _describe_clients(plan: Plan, invited: int) -> str:

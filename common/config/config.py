@@ -347,6 +347,12 @@ class FederationConfig(Section):
         return not self.sites_only or self.evaluation.rows is not None
 
     @property
+    def has_prompts(self) -> bool:
+        """Whether versions answer prompts during the run: those of a file, or held-out rows."""
+        file = self.samples.prompts_file is not None
+        return self.samples.prompts > 0 and (file or self.has_heldout)
+
+    @property
     def min_clients(self) -> int:
         """The number of live clients below which nothing is issued or committed."""
         if self.schedule.min_clients is not None:

@@ -151,7 +151,8 @@ max_waiting = 10000      # limit of one client's waiting items
 
 [samples]                # answers of the base model and of versions, side by side: `fccl tui`
 prompts = 3              # held-out rows to answer; 0: none, and no second model in memory
-# prompts_file = "p.jsonl"   # rows to answer instead; without it, a run of sites only has none
+# prompts_file = "p.jsonl"   # prompts or rows to answer instead; a run of sites only has no others,
+                         # unless evaluation.rows names some
 new_tokens = 40          # limit of an answer's length
 # every = 2              # answer every so many versions; default: an eighth of the plan
 model_mb = 2000          # a base model with larger files is not loaded for samples

@@ -149,7 +149,8 @@ def contribution_table(
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return header and cells of the table that people read: in status, report and screen.
 
-    Runs of several phases have a column for the share of each.
+    Its columns are the fields of `ContributionRow`; runs of several phases have one for the share
+    of each.
     """
     phases = sorted({(part.phase, part.objective) for row in rows for part in row.phases})
     shown = phases if len(phases) > 1 else []
@@ -161,4 +162,4 @@ def contribution_table(
         counts = (f"{row.updates:,}", f"{row.samples:,}", f"{row.staleness:.1f}")
         first = (row.client_id, f"{row.contribution:.2f}", f"{row.share:.0%}")
         cells.append((*first, *parts, *counts, f"{row.score:.3g}"))
-    return (*header, "updates", "rows trained", "mean staleness", "last score"), cells
+    return (*header, "updates", "rows", "staleness", "score"), cells

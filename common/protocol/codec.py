@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,17 +53,23 @@ def decode(codec: CodecName, layout: TensorLayout, data: BytesLike) -> Tensors:
         WireError: The size of the data does not follow from the layout (checked before anything is
             allocated), or an index is outside its tensor.
     """
+    return Tensors(decode_each(codec, layout, data))
+
+
+def decode_each(
+    codec: CodecName, layout: TensorLayout, data: BytesLike
+) -> Iterator[tuple[str, Array]]:
+    """Yield the name and the values of one tensor after another; raise as `decode` does."""
     if len(data) != (expected := payload_bytes(codec, layout)):
         raise WireError(
             f"the tensors have {len(data)} bytes, not {expected} as their shapes require"
         )
-    view, tensors, offset = memoryview(data), Tensors(), 0
+    view, offset = memoryview(data), 0
     for name, shape in layout.tensors:
         size = math.prod(shape)
         end = offset + tensor_bytes(codec, size)
-        tensors[name] = _CODECS[codec].decode(view[offset:end], size).reshape(shape)
+        yield name, _CODECS[codec].decode(view[offset:end], size).reshape(shape)
         offset = end
-    return tensors
 
 
 def payload_bytes(codec: CodecName, layout: TensorLayout) -> int:

@@ -109,7 +109,8 @@ class UpdateScore:
 
     Attributes:
         task_id: Its training task.
-        score: Drop in loss with the update applied (`server`, `federated`), or cosine.
+        score: Drop in loss with the update applied (`server`, `federated`), or cosine; NaN if it
+            cannot be computed.
         seconds: What computing it took, of all evaluators together.
         nbytes: Bytes that travelled for it.
     """

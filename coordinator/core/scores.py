@@ -71,16 +71,23 @@ def must_wait(plan: Plan, state: CoordinatorState, now: float) -> bool:
             or (update.task_id not in state.scoring and choose_evaluators(plan, state, update, now))
             for update in missing_scores(state)
         )
-    return bool(missing_scores(state)) and (source == "server" or len(state.buffer) > 1)
+    to_come = any(update.task_id not in state.unscored for update in missing_scores(state))
+    return to_come and (source == "server" or len(state.buffer) > 1)
 
 
 def handle_scores(plan: Plan, state: CoordinatorState, event: ScoresArrived) -> Transition:
-    """Record the scores that were requested; others, and those of applied updates, are ignored."""
+    """Record the scores that were requested; others, and those of applied updates, are ignored.
+
+    An update whose score cannot be computed is not waited for.
+    """
     wanted = {each.task_id for each in missing_scores(state)} & state.scoring
+    requested = [score for score in event.scores if score.task_id in wanted]
     scores: dict[str, UpdateScore] = {}
-    for score in event.scores:
-        if score.task_id in wanted and math.isfinite(score.score):
+    for score in requested:
+        if math.isfinite(score.score):
             scores.setdefault(score.task_id, score)
+    lacking = {score.task_id for score in requested} - scores.keys()
+    state = replace(state, unscored=state.unscored | lacking)
     return _record(plan, state, tuple(scores.values()))
 
 

@@ -247,6 +247,7 @@ class CoordinatorState:
         scores: Scores of buffered updates, by task id, where the source is one that clients cannot
             inflate.
         scoring: Buffered updates whose score was requested.
+        unscored: Those of them whose score cannot be computed.
         answers: Accepted answers of evaluations that score a buffered update without a score, by
             the evaluation's task id.
         full_at: Time at which a buffer that waits for scores was first ready; 0 if there is none.
@@ -279,6 +280,7 @@ class CoordinatorState:
     declined: frozenset[str] = frozenset()
     scores: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     scoring: frozenset[str] = frozenset()
+    unscored: frozenset[str] = frozenset()
     answers: Mapping[str, CandidateAnswer] = field(default_factory=lambda: MappingProxyType({}))
     full_at: float = 0.0
     short: bool = False

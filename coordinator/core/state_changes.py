@@ -49,6 +49,7 @@ def apply_commit(plan: Plan, state: CoordinatorState, commit: CommitVersion) -> 
         round_issued=False,
         scores=MappingProxyType({}),
         scoring=frozenset(),
+        unscored=frozenset(),
         answers=MappingProxyType({}),
         full_at=0.0,
     )

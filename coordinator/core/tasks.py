@@ -1,4 +1,4 @@
-"""Messages to workers: a task to train, and the current model for those without a task.
+"""Messages to workers: what to train or to evaluate, and the current model for those without.
 
 An update's path begins here. `coordinator/storage/step_writer.py` puts the task message into the
 journal's outbox, and the service publishes it to the broker, where `worker/service.py` takes it.
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.config.config import PhaseConfig
+from common.protocol.evaluations import EvalTask
 from common.protocol.fields import CodecName
 from common.protocol.tasks import (
     BaseRef,
@@ -22,7 +23,7 @@ from common.protocol.tasks import (
     TrainTask,
 )
 from common.protocol.versions import CurrentModel, VersionSummary
-from coordinator.core.state import OpenTask, Plan
+from coordinator.core.state import OpenEvaluation, OpenTask, Plan
 
 FINAL_LR = 0.1  # share of the phase's learning rate at which the cosine ends
 
@@ -105,6 +106,51 @@ def task_message(
         seed=task.seed,
         issued_at=now,
         deadline_s=template.deadline_s,
+    )
+
+
+def evaluation_message(
+    plan: Plan,
+    template: TaskTemplate,
+    evaluation: OpenEvaluation,
+    versions: Sequence[VersionSummary],
+    candidate: BlobRef | None,
+    max_rows: int,
+    now: float,
+) -> EvalTask:
+    """Return the message for an evaluation's newest attempt.
+
+    Args:
+        versions: All versions, from 0.
+        candidate: The adapter with an update applied, where the evaluation scores one.
+        max_rows: Rows of its client that count.
+    """
+    reference = plan.reference_version(evaluation.phase)
+    phase = plan.phases[evaluation.phase]
+    assert template.layout is not None  # runs of schema 1 have no evaluations
+    return EvalTask(
+        task_id=evaluation.task_id,
+        attempt=evaluation.attempt,
+        run=template.run,
+        client_id=evaluation.client_id,
+        version=evaluation.version,
+        phase=evaluation.phase,
+        objective=phase.objective,
+        base=template.base,
+        adapter=_blob(versions[evaluation.version]),
+        candidate=candidate,
+        reference=None if reference is None else _blob(versions[reference]),
+        lora=template.lora,
+        max_length=template.max_length,
+        dpo=phase.dpo,
+        kto=phase.kto,
+        labels=template.labels if phase.objective == "classification" else (),
+        prompt=_prompt(template, phase),
+        layout=template.layout,
+        precision=template.precision,
+        max_rows=max_rows,
+        issued_at=now,
+        deadline_s=plan.evaluation.deadline_s,
     )
 
 

@@ -17,17 +17,19 @@ from broker.dead_letter import DEAD_REASON
 from broker.protocol import Message
 from common.errors import WireError
 from common.protocol import codec
+from common.protocol.evaluations import EvalResult
 from common.protocol.fields import CodecName
 from common.protocol.kinds import RejectionKind
 from common.protocol.layout import TensorLayout
 from common.protocol.membership import Enrolment
 from common.protocol.tasks import TaskRefusal
 from common.protocol.updates import Update
-from common.protocol.wire import kind_of, unpack
+from common.protocol.wire import MAX_HEADER, kind_of, unpack
 from coordinator.core import admission
 from coordinator.core.events import (
     DuplicateArrived,
     EnrolmentRequested,
+    EvaluationArrived,
     Rejection,
     TaskRefused,
     UpdateArrived,
@@ -38,14 +40,20 @@ from coordinator.storage.spool import Spool, decode_delta, upload_name
 UPLOADS_PER_SITE = 64
 """Most unfinished uploads of one site: bounds the disk space that it can fill."""
 UPLOAD_TTL_S = 3600.0
+MAX_RESULT = MAX_HEADER + 64
+"""Bytes of the longest answer to an evaluation, which is a record without data."""
 _UPDATE_ID = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})\.[0-9]{1,5}\Z")
+
+ArrivedEvent = (
+    UpdateArrived | EvaluationArrived | TaskRefused | DuplicateArrived | EnrolmentRequested
+)
 
 
 @dataclass(frozen=True)
 class Arrival:
     """Result of processing a message."""
 
-    event: UpdateArrived | TaskRefused | DuplicateArrived | EnrolmentRequested | None = None
+    event: ArrivedEvent | None = None
     """Event for the core; None while chunks are missing."""
     upload: str = ""
     """Upload that is complete with this message; empty for a message without chunks."""
@@ -95,7 +103,9 @@ class Ingest:
             raise WireError("the message does not carry the broker-validated user of its site")
         if "chunk_index" not in message.headers:
             return Arrival(self._short_message(message, site))
-        return self._chunk(parse_chunk(message, max_update_bytes=self._max_bytes), site, now)
+        evaluates = str(message.headers.get("update_id", "")).startswith("e")
+        limit = MAX_RESULT if evaluates else self._max_bytes
+        return self._chunk(parse_chunk(message, max_update_bytes=limit), site, now)
 
     def expire(self, now: float) -> None:
         """Drop uploads that are unfinished for longer than `UPLOAD_TTL_S`."""
@@ -120,7 +130,12 @@ class Ingest:
                 refusal.task_id
             )  # redelivered, or the task was closed meanwhile
         return TaskRefused(
-            refusal.task_id, refusal.attempt, refusal.client_id, site, refusal.reason
+            refusal.task_id,
+            refusal.attempt,
+            refusal.client_id,
+            site,
+            refusal.reason,
+            bool(refusal.declines),
         )
 
     def _enrolment(self, enrolment: Enrolment, site: str) -> EnrolmentRequested:
@@ -134,6 +149,7 @@ class Ingest:
             max_clients=allowed.max_clients,
             max_rows=allowed.max_rows,
             nonce=enrolment.nonce,
+            shares_updates=bool(enrolment.shares_updates),
         )
 
     def _chunk(self, chunk: Chunk, site: str, now: float) -> Arrival:
@@ -146,7 +162,7 @@ class Ingest:
         if arrived < chunk.count:
             return Arrival()
         try:
-            return Arrival(self._update(upload, site), upload)
+            return Arrival(self._answer(upload, site, task_id), upload)
         except WireError:
             self._drop(upload)
             raise
@@ -159,10 +175,30 @@ class Ingest:
         if upload not in unfinished and of_site >= UPLOADS_PER_SITE:
             raise WireError(f"site {site} has {of_site} unfinished updates")
 
-    def _update(self, upload: str, site: str) -> UpdateArrived | DuplicateArrived:
+    def _answer(
+        self, upload: str, site: str, task_id: str
+    ) -> UpdateArrived | EvaluationArrived | DuplicateArrived:
         frame = self._spool.frame(upload)
-        if (kind := kind_of(frame)) != "Update":
-            raise WireError(f"expected an Update, the chunks hold {kind[:40]!r}")
+        match kind_of(frame):
+            case "Update":
+                return self._update(frame, upload, site)
+            case "EvalResult":
+                return self._result(frame, site, task_id)
+            case kind:
+                problem = f"expected an Update or an EvalResult, the chunks hold {kind[:40]!r}"
+                raise WireError(problem)
+
+    def _result(self, frame: bytes, site: str, task_id: str) -> EvaluationArrived:
+        if len(frame) > MAX_RESULT:
+            raise WireError(f"an EvalResult of {len(frame)} bytes is over {MAX_RESULT}")
+        result, data = unpack(EvalResult, frame)
+        if data:
+            raise WireError(f"{len(data)} bytes follow an EvalResult, which has no data")
+        if result.task_id != task_id:  # which has no receipt
+            raise WireError(f"the chunks of {task_id} hold an EvalResult of {result.task_id}")
+        return EvaluationArrived(result, site)
+
+    def _update(self, frame: bytes, upload: str, site: str) -> UpdateArrived | DuplicateArrived:
         update, data = unpack(Update, frame)
         if update.sha256 != codec.digest(data):
             raise WireError("the tensors do not have the SHA-256 that the header declares")

@@ -23,6 +23,7 @@ from coordinator.core.events import (
     DismissClient,
     OpenRound,
 )
+from coordinator.core.minimum import enough_clients, live_clients, minimum, site_is_live
 from coordinator.core.state import Client, CoordinatorState, Plan
 from coordinator.storage.run import Run
 
@@ -34,14 +35,13 @@ def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -
     plan = run.plan
     members = state.members(plan)
     served = sum(client.site in state.workers_by_site for client in members.values())
-    live = sum(is_live(plan, state, client, now) for client in members.values())
-    least = min_clients(plan, state)
+    enough = enough_clients(plan, state, now)
     counts = run.journal.receipt_counts()
     scored, seconds, nbytes = run.journal.score_cost()
     return RunInfo(
         run=run.run_id,
         name=run.name,
-        status=_run_status(state, bool(served) and live >= least),
+        status=_run_status(state, bool(served) and enough),
         detail=_missing(plan, state, now) or _detail(state, served, len(members)),
         version=state.version,
         total_versions=plan.total_versions,
@@ -58,43 +58,29 @@ def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -
         updated_at=now,
         max_staleness=plan.schedule.max_staleness,
         software=run.software,
-        min_clients=least,
-        live_clients=live,
+        min_clients=minimum(plan, state),
+        live_clients=len(live_clients(plan, state, now)),
         open_evaluations=len(state.evaluations),
         contribution_source=plan.aggregation.contribution_source,
         scores=ScoreCost(updates=scored, seconds=seconds, nbytes=nbytes),
     )
 
 
-def min_clients(plan: Plan, state: CoordinatorState) -> int:
-    """Return the number of live clients below which nothing is issued or committed."""
-    return plan.min_clients if state.min_clients is None else state.min_clients
-
-
-def is_live(plan: Plan, state: CoordinatorState, client: Client, now: float) -> bool:
-    """Return whether the client's site has a worker that sent a heartbeat within a lease."""
-    if client.site in state.workers_by_site or client.site in state.resting_by_site:
-        return True
-    seen = state.seen_at.get(client.site)
-    return seen is not None and now - seen <= plan.schedule.lease_s
-
-
 def _missing(plan: Plan, state: CoordinatorState, now: float) -> str:
-    """Return for whom a run below its minimum of clients waits; empty for one that does not.
-
-    A minimum of 1 is that of a run that waits for workers as such.
-    """
-    members, least = state.members(plan).values(), min_clients(plan, state)
-    silent = [client for client in members if not is_live(plan, state, client, now)]
-    lacking = least - (len(members) - len(silent))
-    if least < 2 or lacking <= 0:
+    """Return for whom a run below its minimum of clients waits; empty for one that does not."""
+    if enough_clients(plan, state, now):
         return ""
+    members, live = state.members(plan), live_clients(plan, state, now)
+    least = minimum(plan, state)
+    silent = [c for c in members.values() if not site_is_live(plan, state, c.site, now)]
     parts = [_silence(client, state) for client in silent[:MAX_NAMED]]
     if len(silent) > MAX_NAMED:
         parts.append(f"{len(silent) - MAX_NAMED} more are silent")
     if len(members) < least:
         parts.append(f"{least - len(members)} yet to join")
-    return f"waiting for {lacking} {'client' if lacking == 1 else 'clients'}: {', '.join(parts)}"
+    lacking = least - len(live)
+    text = f"waiting for {lacking} {'client' if lacking == 1 else 'clients'}"
+    return f"{text}: {', '.join(parts)}" if parts else text
 
 
 def _silence(client: Client, state: CoordinatorState) -> str:
@@ -142,7 +128,7 @@ def client_rows(
             weight=weights.get(client.client_id),
             quarantined=known.quarantined,
             seen_at=state.seen_at.get(client.site),
-            live=is_live(plan, state, client, now),
+            live=site_is_live(plan, state, client.site, now),
             declines=client.client_id in state.declined,
         )
         rows[client.client_id] = pack(row)

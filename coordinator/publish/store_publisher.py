@@ -22,11 +22,13 @@ from common.errors import StoreError, WireError
 from common.protocol.commands import Command
 from common.protocol.feed import Event
 from common.protocol.kinds import EventKind
+from common.protocol.tasks import BlobRef
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import pack, unpack
 from common.store.store import Store
 from common.store.view import RunInfo, RunStatus
 from coordinator.core import event_text, tasks
+from coordinator.core.evaluations import versions_needed
 from coordinator.core.events import (
     MAX_TEXT,
     AdmitClient,
@@ -37,10 +39,11 @@ from coordinator.core.events import (
     WorkerSignal,
     log_event,
 )
-from coordinator.core.state import CoordinatorState, Plan
+from coordinator.core.state import BufferedUpdate, CoordinatorState, Plan
 from coordinator.publish import rows
 from coordinator.publish.base_model_server import BaseModelServer
 from coordinator.publish.site_plan import site_plan
+from coordinator.storage.candidates import Candidates, candidates_in_use
 from coordinator.storage.run import Run
 
 END_TIMEOUT_S = 30.0
@@ -48,13 +51,16 @@ END_TIMEOUT_S = 30.0
 RETRY_S = 1.0
 CHECK_S = 30.0
 """Seconds between two checks that all adapters are in the store."""
+CANDIDATE_TTL_S = 600
+"""Seconds after the deadline of an evaluation until its candidate expires."""
 RESTORED_RECEIPTS = 1000
 RESTORED_EVENTS = 200
 
 
 def versions_in_use(plan: Plan, state: CoordinatorState) -> set[int]:
-    """Return the newest version, and those that open tasks start from or compare with."""
+    """Return the newest version, and those that tasks and evaluations name."""
     bases = {base for task in state.tasks.values() for base in task.bases}
+    bases |= versions_needed(plan, state)
     reference = plan.reference_version(plan.phase_of(state.version))
     return bases | {state.version} | (set() if reference is None else {reference})
 
@@ -66,15 +72,21 @@ class StorePublisher:
     """
 
     def __init__(
-        self, run: Run, store: Store, clock: Clock, on_event: Callable[[Event], None]
+        self,
+        run: Run,
+        store: Store,
+        clock: Clock,
+        on_event: Callable[[Event], None],
+        candidates: Candidates,
     ) -> None:
-        self._run, self._run_id = run, run.run_id
+        self._run, self._run_id, self._candidates = run, run.run_id, candidates
         self._store, self._clock, self._on_event = store, clock, on_event
         self._base_model = BaseModelServer(
             store, run.run_id, run.base_path, run.template.base.digest
         )
         self._started_at = clock()
         self._published: set[int] = set()  # versions whose adapter is in the store
+        self._candidate_refs: dict[str, BlobRef] = {}  # in the store, by the task of the update
         self._up: bool | None = None  # None until the store was first tried
         self._next_check = 0.0
         self._waiting = False
@@ -148,8 +160,10 @@ class StorePublisher:
         info = rows.run_info(self._run, state, self._started_at, self._clock())
         status = info.model_copy(update={"detail": problem[:MAX_TEXT]}) if problem else info
         self._try(lambda: self._put_state(status, state, newest))
-        if self._up and (info.status == "waiting") != self._waiting:
-            self._waiting = info.status == "waiting"
+        # The core reports a run that waits for more clients than one.
+        waiting = info.status == "waiting" and (info.min_clients or 1) <= 1
+        if self._up and waiting != self._waiting:
+            self._waiting = waiting
             self._report("info", EventKind.WORKERS, info.detail)
 
     def publish_depths(self, depths: Mapping[str, QueueDepth]) -> None:
@@ -168,6 +182,17 @@ class StorePublisher:
     def publish_version(self, summary: VersionSummary) -> None:
         """Publish a new version: the adapter first, then the pointer to it."""
         self._try(lambda: self._put_version(summary))
+
+    def publish_candidates(self, state: CoordinatorState) -> None:
+        """Publish the adapters that open evaluations name as candidates, and drop the others.
+
+        To be called before the evaluations are published.
+        """
+        wanted = candidates_in_use(state)
+        for task_id in wanted.keys() - self._candidate_refs.keys():
+            self._try(partial(self._put_candidate, wanted[task_id]))
+        for task_id in self._candidate_refs.keys() - wanted.keys():
+            self._try(partial(self._drop_candidate, task_id))
 
     def publish_receipt(self, task_id: str) -> None:
         """Publish the receipt of a task for the workers of its site."""
@@ -245,6 +270,29 @@ class StorePublisher:
     def _put_membership(self, action: AdmitClient | DismissClient) -> None:
         self._store.put_membership(self._run_id, *rows.membership(action))
 
+    def _put_candidate(self, update: BufferedUpdate) -> None:
+        """Publish a candidate; it expires if a crash leaves it behind.
+
+        The bytes of an update that changes nothing are its version's, and stay as they are.
+        """
+        ref = self._candidates.ref(update)
+        if ref.sha256 not in self._published_digests():
+            ttl_s = int(self._run.plan.evaluation.deadline_s) + CANDIDATE_TTL_S
+            self._store.put_blob(self._run_id, self._candidates.frame(update), ttl_s)
+        self._candidate_refs[update.task_id] = ref
+
+    def _drop_candidate(self, task_id: str) -> None:
+        """Remove a candidate, unless the same bytes are another one's, or a version's."""
+        ref = self._candidate_refs[task_id]
+        others = {each.sha256 for name, each in self._candidate_refs.items() if name != task_id}
+        if ref.sha256 not in self._published_digests() | others:
+            self._store.drop_blob(self._run_id, ref.sha256, ref.nbytes)
+        del self._candidate_refs[task_id]
+
+    def _published_digests(self) -> set[str]:
+        digests = self._run.journal.version_digests()
+        return {digests[version] for version in self._published}
+
     def _drop_adapter(self, summary: VersionSummary) -> None:
         self._store.drop_blob(self._run_id, summary.sha256, summary.nbytes)
 
@@ -256,6 +304,7 @@ class StorePublisher:
             return
         self._run.journal.check_epoch()  # a successor's newer pointer must not be replaced
         self._restore(in_use)
+        self._restore_candidates(state)
         if self._up is not None:
             lost = "the store had lost data of this run: published it again"
             text = lost if self._up else "the store answers again"
@@ -276,7 +325,9 @@ class StorePublisher:
         if self._store.get_run(self._run.name) is None:
             return False
         digests = self._run.journal.version_digests()
-        return all(self._store.has_blob(self._run_id, digests[each]) for each in in_use)
+        needed = {digests[each] for each in in_use}
+        needed |= {ref.sha256 for ref in self._candidate_refs.values()}
+        return all(self._store.has_blob(self._run_id, sha256) for sha256 in needed)
 
     def _restore(self, in_use: Set[int]) -> None:
         store, run_id, journal = self._store, self._run_id, self._run.journal
@@ -298,6 +349,11 @@ class StorePublisher:
         store.set_version(run_id, summaries[-1].version)
         store.set_run(self._run.name, run_id)
         self._published |= in_use
+
+    def _restore_candidates(self, state: CoordinatorState) -> None:
+        self._candidate_refs.clear()
+        for update in candidates_in_use(state).values():
+            self._put_candidate(update)
 
     def _try(self, publish: Callable[[], None]) -> None:
         """Write to the store, unless it is known to be lost."""

@@ -10,7 +10,8 @@ On an update's path `coordinator/ingest/ingest.py` writes here; the next file is
 
 from __future__ import annotations
 
-from collections.abc import Set
+import mmap
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from common.errors import RunError, WireError
@@ -18,7 +19,7 @@ from common.files import sync_path, write_at
 from common.protocol import codec
 from common.protocol.layout import TensorLayout
 from common.protocol.tensor_table import layout_of
-from common.protocol.tensors import Tensors
+from common.protocol.tensors import Array, Tensors
 from common.protocol.updates import Update
 from common.protocol.wire import unpack
 
@@ -29,11 +30,15 @@ def decode_delta(update: Update, data: memoryview, layout: TensorLayout) -> Tens
     Raises:
         WireError: The tensors have another layout, or the data is damaged.
     """
+    _check_layout(update, layout)
+    return codec.decode(update.codec, layout, data)
+
+
+def _check_layout(update: Update, layout: TensorLayout) -> None:
     table = update.tensors
     claimed = update.layout if table is None else layout_of(update.codec, table).digest
     if claimed != layout.digest:
         raise WireError("names or shapes of the update's tensors differ from the adapter's")
-    return codec.decode(update.codec, layout, data)
 
 
 def upload_name(site: str, sha256: str) -> str:
@@ -83,6 +88,23 @@ class Spool:
         """Return the decoded tensors of an accepted update; raise as `frame` does."""
         update, data = unpack(Update, self.frame(upload))
         return decode_delta(update, data, layout)
+
+    def tensors(self, upload: str, layout: TensorLayout) -> Iterator[Array]:
+        """Yield the decoded tensors of an accepted update, without reading all of it at once.
+
+        Raises:
+            OSError, WireError: The file cannot be read, or is damaged.
+        """
+        with (self._path / upload).open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        update, data = unpack(Update, memoryview(mapped))
+        _check_layout(update, layout)
+        for _, tensor in codec.decode_each(update.codec, layout, data):
+            yield tensor
+
+    def holds(self, upload: str) -> bool:
+        """Return whether there is a file of an upload."""
+        return (self._path / upload).exists()
 
     def drop(self, upload: str) -> None:
         (self._path / upload).unlink(missing_ok=True)

@@ -16,9 +16,18 @@ from common.protocol.feed import Event
 from common.protocol.versions import VersionSummary
 from common.protocol.wire import pack
 from coordinator.core import event_text, tasks
-from coordinator.core.events import AcceptUpdate, Action, CommitVersion, IssueTask, LogEvent
-from coordinator.core.state import CoordinatorState
+from coordinator.core.evaluations import row_limit
+from coordinator.core.events import (
+    AcceptUpdate,
+    Action,
+    CommitVersion,
+    IssueEvaluation,
+    IssueTask,
+    LogEvent,
+)
+from coordinator.core.state import CoordinatorState, OpenEvaluation
 from coordinator.storage import retention
+from coordinator.storage.candidates import Candidates
 from coordinator.storage.commit import write_version
 from coordinator.storage.jsonl import JsonlFiles
 from coordinator.storage.run import Run
@@ -36,9 +45,9 @@ class WrittenStep:
 class StepWriter:
     """Writer of the steps of one coordinator to the run directory."""
 
-    def __init__(self, run: Run, spool: Spool) -> None:
+    def __init__(self, run: Run, spool: Spool, candidates: Candidates) -> None:
         self._run, self._plan, self._journal = run, run.plan, run.journal
-        self._versions, self._spool = run.versions, spool
+        self._versions, self._spool, self._candidates = run.versions, spool, candidates
         self._jsonl = JsonlFiles(run.directory, run.plan.phases)
         self.summaries: list[VersionSummary] = []
         """Summaries of all versions, from 0; empty before `start`."""
@@ -83,7 +92,7 @@ class StepWriter:
                 after,
                 records,
                 now,
-                frames=self._task_frames(actions, now),
+                frames=self._task_frames(after, actions, now),
                 summaries=new,
                 drop_chunks=[upload] if upload else [],
             )
@@ -109,15 +118,35 @@ class StepWriter:
         """Append the lines of new versions to the files for people."""
         self._jsonl.catch_up(self._journal)
 
-    def _task_frames(self, actions: tuple[Action, ...], now: float) -> dict[str, bytes]:
+    def _task_frames(
+        self, after: CoordinatorState, actions: tuple[Action, ...], now: float
+    ) -> dict[str, bytes]:
+        """Return the messages of a step's tasks and evaluations, by task id."""
         template, summaries = self._run.template, self.summaries
-        return {
-            action.task.task_id: pack(
-                tasks.task_message(self._plan, template, action.task, summaries, now)
-            )
-            for action in actions
-            if isinstance(action, IssueTask)
-        }
+        frames = {}
+        for action in actions:
+            if isinstance(action, IssueTask):
+                message = tasks.task_message(self._plan, template, action.task, summaries, now)
+                frames[action.task.task_id] = pack(message)
+            elif isinstance(action, IssueEvaluation):
+                evaluation = action.evaluation
+                frames[evaluation.task_id] = self._evaluation_frame(after, evaluation, now)
+        return frames
+
+    def _evaluation_frame(
+        self, after: CoordinatorState, evaluation: OpenEvaluation, now: float
+    ) -> bytes:
+        scored = next((u for u in after.buffer if u.task_id == evaluation.candidate), None)
+        message = tasks.evaluation_message(
+            self._plan,
+            self._run.template,
+            evaluation,
+            self.summaries,
+            self._candidates.ref(scored) if scored else None,
+            row_limit(self._plan, after, evaluation.client_id, evaluation.phase),
+            now,
+        )
+        return pack(message)
 
     def _remove_old_versions(self, in_use: Set[int]) -> None:
         kept = retention.versions_to_keep(

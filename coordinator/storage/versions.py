@@ -117,6 +117,10 @@ class Versions:
         """Return the broadcast frame of a version: the same bytes each time."""
         return self._frame(version, self.read(version))
 
+    def frame_of(self, version: int, tensors: Tensors) -> bytes:
+        """Return a broadcast frame of other tensors with the layout of a version."""
+        return self._frame(version, tensors)
+
     def sweep(self, newest: int) -> None:
         """Remove directories without a row; call it after `roll_forward` and inside the fence."""
         for path in list(self._path.iterdir()):

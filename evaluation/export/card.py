@@ -11,7 +11,7 @@ import json
 
 from common.protocol.tasks import BaseRef
 from common.run_directory.recorded_run import RecordedRun
-from evaluation.assessment import first_title
+from evaluation.assessed import first_title
 from evaluation.export.card_data import CardData, format_code, parse_hub_id
 from evaluation.export.card_evaluation import build_evaluation_section
 from evaluation.export.card_federated import build_federated_section

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
 from common.evaluation.metric_info import (
@@ -17,10 +18,12 @@ from common.evaluation.metric_info import (
     MetricInfo,
 )
 from common.protocol.fields import RowKind
-from evaluation.assessment import Assessment, EvaluatedVersion, KindAssessment
-from evaluation.comparison import Comparison, KindComparison
+from evaluation.assessed import Assessment, EvaluatedVersion, KindAssessment
 from evaluation.report.report import Report
 from learning.evaluation.metrics import EvalMetrics, client_spread
+
+if TYPE_CHECKING:
+    from evaluation.comparison import Comparison, KindComparison
 
 TITLES: dict[RowKind, str] = {
     "sft": "Instructions (sft)",
@@ -28,20 +31,16 @@ TITLES: dict[RowKind, str] = {
     "kto": "Ratings (kto)",
     "cls": "Classification (cls)",
 }
-_MAX_CLIENTS = 30  # rows of a table of clients
+MAX_CLIENTS = 30  # rows of a table of clients
 _MAX_CLASSES = 20  # rows of a confusion matrix
 ABSENT = "–"
 
 
 def build_title(report: Report) -> list[Block]:
     assessment = report.assessment
-    subjects = ", ".join(subject.title for subject in assessment.subjects)
     blocks: list[Block] = [
         Heading(f"Run {report.name}: version {assessment.version} of {report.base_name}", 1),
-        Paragraph(
-            f"On rows that no task has trained on or seen: {subjects}. Shares have their 95 %"
-            " intervals (Wilson) beside them: a difference within these may be noise."
-        ),
+        Paragraph(_introduction(report)),
     ]
     if report.autocast:
         blocks.append(
@@ -71,6 +70,20 @@ def build_title(report: Report) -> list[Block]:
     return blocks
 
 
+def _introduction(report: Report) -> str:
+    assessment = report.assessment
+    if not assessment.kinds:
+        return (
+            "All rows stayed at the sites, and the coordinator has none: these are the figures that"
+            " the sites sent."
+        )
+    subjects = ", ".join(subject.title for subject in assessment.subjects)
+    return (
+        f"On rows that no task has trained on or seen: {subjects}. Shares have their 95 %"
+        " intervals (Wilson) beside them: a difference within these may be noise."
+    )
+
+
 def build_metrics(assessment: Assessment, prefix: str) -> list[Block]:
     """Return all metrics by kind of rows; `prefix` begins the names of pictures."""
     blocks: list[Block] = []
@@ -79,7 +92,7 @@ def build_metrics(assessment: Assessment, prefix: str) -> list[Block]:
         if any(one.rows for one in each.pooled):
             picture = Picture(f"{prefix}clients_{each.kind}.png", "Each client before and after")
             blocks += [*_clients(each, assessment.subjects), picture]
-        else:
+        elif each.clients:
             blocks.append(Paragraph("No client has validation rows of this kind."))
     return blocks
 
@@ -88,11 +101,13 @@ def build_answers(assessment: Assessment) -> list[Block]:
     if not assessment.samples:
         return []
     titles = [subject.title for subject in assessment.subjects]
-    blocks: list[Block] = [Heading("Answers to held-out rows")]
+    title = "Answers to held-out rows" if assessment.kinds else "Answers to prompts"
+    blocks: list[Block] = [Heading(title)]
     for sample in assessment.samples:
         answers = zip(titles, sample.answers, strict=True)
         lines = (f"{title}: {answer or '(nothing)'}" for title, answer in answers)
-        blocks.append(BulletList(sample.asked, (f"expected: {sample.expected}", *lines)))
+        expected = (f"expected: {sample.expected}",) if sample.expected else ()
+        blocks.append(BulletList(sample.asked, (*expected, *lines)))
     return blocks
 
 
@@ -208,9 +223,9 @@ def _change(found: KindAssessment, first: str) -> str:
 def _clients(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> list[Block]:
     names = list(found.clients)
     blocks: list[Block] = [Heading("Each client's own rows", 3)]
-    if len(names) > _MAX_CLIENTS:
-        names = _worst_first(found, MAIN_METRIC[found.kind])[:_MAX_CLIENTS]
-        blocks.append(Paragraph(f"The {_MAX_CLIENTS} worst of {len(found.clients)} clients."))
+    if len(names) > MAX_CLIENTS:
+        names = _worst_first(found, MAIN_METRIC[found.kind])[:MAX_CLIENTS]
+        blocks.append(Paragraph(f"The {MAX_CLIENTS} worst of {len(found.clients)} clients."))
     for metric in CLIENT_METRICS[found.kind]:
         header = (f"{metric.title}, validation", "rows", *(subject.title for subject in subjects))
         rows = [_client_row(metric, name, found.clients[name]) for name in names]

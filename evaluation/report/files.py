@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.document.blocks import Block, BulletList, Heading, Picture
 from common.document.files import replace_non_finite, write_files
@@ -18,11 +18,13 @@ from common.document.html_page import to_html
 from common.document.markdown import to_markdown
 from common.evaluation.metric_info import METRICS
 from coordinator.storage.retention import federated_losses
-from evaluation.assessment import KindAssessment
-from evaluation.comparison import Comparison
-from evaluation.report import figure_tables, history_tables, plots
+from evaluation.assessed import KindAssessment
+from evaluation.report import federated_tables, figure_tables, history_tables, plots
 from evaluation.report.report import Report, federated_accuracy
 from learning.evaluation.metrics import EvalMetrics, client_spread
+
+if TYPE_CHECKING:
+    from evaluation.comparison import Comparison
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -49,7 +51,9 @@ def build_blocks(report: Report, prefix: str) -> list[Block]:
         *figure_tables.build_title(report),
         *(figure_tables.build_comparison(report.comparison) if report.comparison else []),
         *figure_tables.build_metrics(report.assessment, prefix),
+        *federated_tables.build_evaluations(report, prefix),
         *figure_tables.build_answers(report.assessment),
+        *federated_tables.build_contributions(report),
         *history_tables.build_data(report),
     ]
 
@@ -57,10 +61,11 @@ def build_blocks(report: Report, prefix: str) -> list[Block]:
 def build_fields(report: Report, *, history: bool) -> dict[str, Any]:
     """Return the report as plain JSON values; a number that is not finite is null.
 
-    `base` and `federated` are the held-out metrics of the first kind of rows that the run learns.
+    `base` and `federated` are the held-out metrics of the first kind of rows that the run learns;
+    null if the coordinator has no rows. `evaluations` are those of the clients, on their own rows.
     """
     assessment = report.assessment
-    first = assessment.kinds[0]
+    first = next(iter(assessment.kinds), None)
     values: dict[str, Any] = {
         "run": report.name,
         "base_model": report.base_name,
@@ -68,14 +73,19 @@ def build_fields(report: Report, *, history: bool) -> dict[str, Any]:
         "adapter": str(report.adapter),
         "subjects": [asdict(subject) for subject in assessment.subjects],
         "autocast": report.autocast,
-        "heldout_rows": first.heldout[-1].rows,
-        "unigram_nats_per_token": first.unigram,
-        "base": _metric_fields(first.heldout[0], first),
-        "federated": _metric_fields(first.heldout[-1], first),
+        "heldout_rows": first.heldout[-1].rows if first else 0,
+        "unigram_nats_per_token": first.unigram if first else None,
+        "base": _metric_fields(first.heldout[0], first) if first else None,
+        "federated": _metric_fields(first.heldout[-1], first) if first else None,
         "kinds": {each.kind: _kind_fields(each) for each in assessment.kinds},
         "labels": list(assessment.labels),
         "samples": [asdict(sample) for sample in assessment.samples],
         "data": dict(report.sources),
+        "sites_only": report.sites_only,
+        "evaluations": [row.fields() for row in report.evaluations],
+        "best_version": report.best.version if report.best else None,
+        "contributions": [row.fields() for row in report.contributions],
+        "scores": [score.fields() for score in report.scores],
         "federated_loss": federated_losses(report.versions),
         "federated_accuracy": federated_accuracy(report.versions),
     }

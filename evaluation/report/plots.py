@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from common.document import plotting
 from common.evaluation.metric_info import MAIN_METRIC, REWARD_KINDS
-from evaluation.assessment import EvaluatedVersion, KindAssessment
+from common.evaluation.rows import EvaluationRow
+from evaluation.assessed import EvaluatedVersion, KindAssessment
+from evaluation.report.federated_tables import has_picture
 from evaluation.report.history_tables import UNITS
 from evaluation.report.report import PhaseHistory, Report, split_by_phase
 
@@ -32,6 +34,8 @@ def draw_pictures(report: Report, prefix: str) -> dict[str, bytes]:
         for each in report.assessment.kinds
         if any(one.rows for one in each.pooled)
     }
+    if has_picture(report):
+        pictures[f"{prefix}evaluations.png"] = plotting.to_png(draw_evaluations(report))
     if histories := split_by_phase(report.phases, report.versions):
         pictures[f"{prefix}loss.png"] = plotting.to_png(_history_figure(report, histories))
     return pictures
@@ -88,7 +92,10 @@ def _draw_levels(
     axes: Axes, report: Report, history: PhaseHistory, key: str, *, before: bool = True
 ) -> None:
     """Draw base and assessed version on the held-out rows, as grey lines with their values."""
-    found = next(one for one in report.assessment.kinds if one.kind == history.phase.kind)
+    kinds = report.assessment.kinds
+    found = next((one for one in kinds if one.kind == history.phase.kind), None)
+    if found is None:
+        return
     titles = [subject.title for subject in report.assessment.subjects]
     sides = {len(titles) - 1: ("left", 0.01)} | ({0: ("right", 0.99)} if before else {})
     for at, (side, place) in sides.items():
@@ -114,6 +121,47 @@ def _format_axes(axes: Axes, history: PhaseHistory) -> None:
     axes.margins(y=0.12)
     axes.set_xlabel("version")
     axes.set_xlim(history.begin - 0.4, history.versions[-1].version + 0.4)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_evaluations(report: Report) -> Figure:
+    """Draw the main metric of each phase by version: pooled, and that of each client."""
+    drawn = [
+        (index, own)
+        for index in range(len(report.phases))
+        if (own := [row for row in report.evaluations if row.phase == index and row.clients])
+    ]
+    figure = plotting.new_figure(7.0 if len(drawn) == 1 else 4.8 * len(drawn), 4.0)
+    for place, (index, rows) in enumerate(drawn, 1):
+        axes = figure.add_subplot(1, len(drawn), place)
+        title = f"phase {index + 1}: {report.phases[index].objective}"
+        axes.set_title(title, loc="left", fontsize=10)
+        _draw_evaluations(axes, rows)
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def _draw_evaluations(axes: Axes, rows: Sequence[EvaluationRow]) -> None:
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.plotting`
+
+    names = sorted({own.client_id for row in rows for own in row.clients})[:_MAX_CLIENTS]
+    for number, name in enumerate(names):
+        points = [
+            (row.version, value) for row in rows if (value := row.client_value(name)) is not None
+        ]
+        label = "each client" if number == 0 else None
+        x, y = [point[0] for point in points], [point[1] for point in points]
+        axes.plot(x, y, "-", color=_BEFORE, lw=1, label=label)
+    known = [row for row in rows if row.value is not None]
+    x, y = [row.version for row in known], [row.value or 0.0 for row in known]
+    axes.plot(x, y, "o-", color=_AFTER, ms=4, label="all clients, pooled")
+    for row in rows:
+        if row.best and row.value is not None:
+            axes.plot([row.version], [row.value], "*", color=_TRAIN, ms=13, label="best version")
+    axes.set_xlabel("version")
+    axes.set_ylabel(rows[0].metric.title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -1,6 +1,7 @@
 """Report on a run: the assessment of one version, and the history of how the run got there.
 
-The history comes from the journal's summaries; nothing is evaluated again for it.
+The history comes from the journal, and so do the clients' evaluations and contributions: nothing is
+evaluated again for them. `evaluation/report/build.py` adds the assessment.
 `evaluation/report/figure_tables.py`, `history_tables.py` and `plots.py` present a report, and
 `evaluation/report/files.py` writes it.
 """
@@ -10,17 +11,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.config.config import PhaseConfig
+from common.evaluation.contributions import ContributionRow, contribution_rows
+from common.evaluation.rows import EvaluationRow, evaluation_rows
 from common.protocol.versions import VersionSummary
-from common.run_directory.records import WarmStart
+from common.run_directory.recorded_run import RecordedRun
+from common.run_directory.records import ScoreRecord, WarmStart
 from coordinator.storage import retention
-from evaluation.assessment import Assessment, assess
-from evaluation.comparison import Comparison
-from evaluation.evaluator import EvaluationLimits, Evaluator
-from evaluation.quantization_gap import QuantizationGap, measure_gap
-from learning.progress import ProgressCallback, ignore_progress
+from evaluation.assessed import Assessment, choose_versions, first_title, recorded_answers
+
+if TYPE_CHECKING:
+    from evaluation.comparison import Comparison
+    from evaluation.quantization_gap import QuantizationGap
+
+ANSWERED = 3  # rows with the answers that versions gave during the run
 
 
 @dataclass(frozen=True)
@@ -38,29 +44,45 @@ class Report:
     start: WarmStart | None = None  # the adapter that is version 0; None: version 0 is the base
     autocast: bool = False  # whether the model was computed in bfloat16
     gap: QuantizationGap | None = None  # of a run on a quantized base
+    sites_only: bool = False  # whether all rows are those of invited sites
+    evaluations: tuple[EvaluationRow, ...] = ()  # by clients, on rows of their own
+    contributions: tuple[ContributionRow, ...] = ()  # of clients, to the versions
+    scores: tuple[ScoreRecord, ...] = ()  # of updates, that clients cannot inflate
+
+    @property
+    def best(self) -> EvaluationRow | None:
+        """The evaluation of the best version of the newest phase that clients evaluated."""
+        return next((each for each in reversed(self.evaluations) if each.best), None)
 
 
-def build_report(
-    evaluator: Evaluator,
-    version: int,
-    limits: EvaluationLimits,
-    on_progress: ProgressCallback = ignore_progress,
-) -> Report:
-    """Evaluate a version; raises the errors of `evaluation.assessment.assess`."""
-    run = evaluator.run
-    assessment = assess(evaluator, version, limits, on_progress)
+def report_of(run: RecordedRun, assessment: Assessment) -> Report:
+    """Return the report on an assessment, with everything that the run directory records."""
+    objectives = [phase.objective for phase in run.config.phase]
     return Report(
         name=run.config.run.name,
         base_name=run.base.name,
-        adapter=run.version_directory(version),
+        adapter=run.version_directory(assessment.version),
         phases=run.config.phase,
         assessment=assessment,
         versions=run.versions,
         sources=run.sources,
         start=run.start,
-        autocast=evaluator.compute.autocast,
-        gap=measure_gap(evaluator, assessment, limits),
+        sites_only=run.config.sites_only,
+        evaluations=evaluation_rows(
+            run.evaluations, run.rounds, [phase.kind for phase in run.config.phase]
+        ),
+        contributions=contribution_rows(
+            run.versions, objectives, run.config.aggregation.contribution_source
+        ),
+        scores=run.scores,
     )
+
+
+def recorded_report(run: RecordedRun, version: int) -> Report:
+    """Return the report on a version from the run directory alone: nothing is evaluated."""
+    subjects = choose_versions(run.config.phase, version, first_title(run))
+    answers = recorded_answers(run, subjects, ANSWERED)
+    return report_of(run, Assessment(version, subjects, (), answers, run.labels))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from coordinator.samples_source import SamplesSource
 from coordinator.storage.run import open_run
 from evaluation.evaluator import FULL_LIMITS
 from evaluation.report import files
-from evaluation.report.report import build_report
+from evaluation.report.build import build_report
 from learning.data import rows
 from learning.data.row_types import RatedAnswer
 from learning.training.device import Compute

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,17 +24,21 @@ from broker.embedded.broker import EmbeddedBroker, EmbeddedConsumer, EmbeddedSer
 from broker.protocol import LOCAL, Consumer, Delivery, Message, Site, Topology
 from common.config.config import FederationConfig
 from common.config.loader import parse
+from common.evaluation.sums import EvaluationSums
 from common.protocol import codec
+from common.protocol.adapter_frame import unpack_adapter
+from common.protocol.evaluations import EvalResult, EvalTask
 from common.protocol.feed import Event
 from common.protocol.heartbeat import Heartbeat
-from common.protocol.tasks import TrainTask
+from common.protocol.tasks import BlobRef, TrainTask
 from common.protocol.tensor_table import make_table
 from common.protocol.tensors import Tensors
 from common.protocol.updates import Update
-from common.protocol.wire import pack, unpack
+from common.protocol.wire import kind_of, pack, unpack
 from common.store.store import Store
 from coordinator.observer import CoordinatorObserver
 from coordinator.samples_source import SamplesSource
+from coordinator.scores_source import ScoreSource
 from coordinator.service import RunOutcome, Service
 from coordinator.sites.credentials import SiteAccess
 from coordinator.storage import run
@@ -61,9 +65,17 @@ class Crash(Exception):
     """End of a coordinator's process; nothing catches it."""
 
 
-def make_config(directory: Path, **schedule: object) -> FederationConfig:
+def make_config(
+    directory: Path,
+    *,
+    aggregation: Mapping[str, object] | None = None,
+    evaluation: Mapping[str, object] | None = None,
+    **schedule: object,
+) -> FederationConfig:
     return parse(
         {
+            "aggregation": dict(aggregation or {}),
+            "evaluation": dict(evaluation or {}),
             "run": {"name": "r", "dir": str(directory), "keep_versions": 2},
             "data": {"clients": 3},
             "phase": [{"versions": 3}],
@@ -103,6 +115,16 @@ def update(task: TrainTask, worker: str = "w0", **changed: object) -> bytes:
 
 def answer(task: bytes) -> bytes:
     return update(unpack(TrainTask, task)[0])
+
+
+def loss_of(tensors: Tensors) -> float:
+    """Return a loss that falls as the values rise, as those of the fake worker's updates do."""
+    return float(np.exp(-np.mean([tensor.mean() for tensor in tensors.values()])))
+
+
+def sums_of(tensors: Tensors) -> EvaluationSums:
+    """Return sums over 10 rows of 10 tokens."""
+    return EvaluationSums(rows=10, tokens=100, bytes=400, loss=100 * loss_of(tensors))
 
 
 class PolledConsumer(EmbeddedConsumer):
@@ -149,8 +171,9 @@ class PolledFederation:
     called, and the worker takes and answers tasks.
     """
 
-    def __init__(self, directory: Path, seed: int = 0, **schedule: object) -> None:
-        self.config = make_config(directory, **schedule)
+    def __init__(self, directory: Path, seed: int = 0, **settings: Any) -> None:
+        """Create the run directory; `settings` are those of `make_config`."""
+        self.config = make_config(directory, **settings)
         run.create_run(self.config, prepared_run, 0.0)
         self.directory = self.config.run.path
         self.server, self.redis = EmbeddedServer(), UnreliableRedis()
@@ -165,6 +188,8 @@ class PolledFederation:
         self.metrics: CoordinatorObserver | None = None
         self.access: SiteAccess | None = None
         self.samples: SamplesSource | None = None
+        self.scores: ScoreSource | None = None
+        self.evaluated: list[EvalTask] = []
         self._random = Random(seed)
         self._pending: dict[str, tuple[bytes, float]] = {}
 
@@ -189,6 +214,7 @@ class PolledFederation:
             metrics=self.metrics,
             access=self.access,
             samples=self.samples,
+            scores=self.scores,
         )
 
     def serve(self) -> RunOutcome:
@@ -234,11 +260,37 @@ class PolledFederation:
         self.store.put_heartbeat(self.topology.run, heartbeat)
         taken = self.site_broker.take_task(self.topology, LOCAL, 0)
         if taken is not None:
-            task, _ = unpack(TrainTask, taken.message.body)
-            frame = self.answer(taken.message.body)
-            self._pending.setdefault(f"{task.task_id}.{task.attempt}", (frame, -1e9))
+            body = taken.message.body
+            if kind_of(body) == "EvalTask":
+                result = self.evaluate(unpack(EvalTask, body)[0])
+                answered, frame = f"{result.task_id}.{result.attempt}", pack(result)
+            else:
+                task, _ = unpack(TrainTask, body)
+                answered, frame = f"{task.task_id}.{task.attempt}", self.answer(body)
+            self._pending.setdefault(answered, (frame, -1e9))
             taken.ack()
         self._republish()
+
+    def evaluate(self, task: EvalTask) -> EvalResult:
+        """Evaluate what a task names; every adapter has to be in the store."""
+        self.evaluated.append(task)
+        candidate = task.candidate and sums_of(self.fetch(task.candidate))
+        return EvalResult(
+            task_id=task.task_id,
+            attempt=task.attempt,
+            client_id=task.client_id,
+            worker_id="w0",
+            version=task.version,
+            sums=sums_of(self.fetch(task.adapter)),
+            candidate_sums=candidate,
+            seconds=0.5,
+            nbytes=task.candidate.nbytes if task.candidate else 0,
+        )
+
+    def fetch(self, ref: BlobRef) -> Tensors:
+        frame = self.store.get_blob(self.topology.run, ref.sha256, ref.nbytes)
+        assert frame is not None, "the adapter is gone"
+        return unpack_adapter(frame)[1]
 
     def _republish(self) -> None:
         for update_id, (frame, at) in list(self._pending.items()):

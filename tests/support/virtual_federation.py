@@ -1,8 +1,8 @@
 """Federation in virtual time: the coordinator's core, and workers with speeds and faults.
 
 There is no broker, no clock and no training. `Federation` drives `coordinator.core.machine.step` as
-the service does: tasks go to a site's queue, live workers take them, and their updates come back
-after a while, late, twice or never, and are sent again until there is a receipt.
+the service does: tasks and evaluations go to a site's queue, live workers take them, and their
+answers come back after a while, late, twice or never, and are sent again until there is a receipt.
 """
 
 from __future__ import annotations
@@ -15,24 +15,43 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
+from common.evaluation.sums import EvaluationSums
+from common.protocol.evaluations import EvalResult
 from common.protocol.updates import ContributionStats
 from coordinator.core import machine
 from coordinator.core.events import (
+    AcceptEvaluation,
     AcceptUpdate,
     Action,
+    CloseEvaluation,
+    CloseRound,
     CloseTask,
     CommitVersion,
     CoordinatorEvent,
     DiscardMessage,
+    EvaluationArrived,
     FinishRun,
     HeartbeatsRead,
+    IssueEvaluation,
     IssueTask,
     LogEvent,
+    OpenRound,
+    RecordScores,
+    RequestScores,
+    ScoresArrived,
     TaskRefused,
     UpdateArrived,
+    UpdateScore,
     WorkerSignal,
 )
-from coordinator.core.state import Client, CoordinatorState, OpenTask, Plan
+from coordinator.core.state import (
+    Client,
+    CoordinatorState,
+    EvaluationPlan,
+    OpenEvaluation,
+    OpenTask,
+    Plan,
+)
 
 REPUBLISH_S = 60.0
 PULSE_S = 1.0
@@ -59,6 +78,8 @@ def make_plan(
     versions: int | Sequence[int] = 4,
     rows: int = 100,
     aggregation: AggregationConfig | None = None,
+    evaluation: EvaluationPlan | None = None,
+    min_clients: int = 1,
     **schedule: object,
 ) -> Plan:
     if isinstance(clients, int):
@@ -70,6 +91,8 @@ def make_plan(
         ScheduleConfig.model_validate(schedule),
         aggregation or AggregationConfig(),
         MappingProxyType(dict(clients)),
+        evaluation or EvaluationPlan(),
+        min_clients,
     )
 
 
@@ -92,6 +115,35 @@ def make_update(task: OpenTask, site: str = "local", **changed: object) -> Updat
     return UpdateArrived(**{**fields, **changed})  # type: ignore[arg-type]
 
 
+def make_result(
+    evaluation: OpenEvaluation, loss: float = 2.0, candidate: float = 1.5, **changed: object
+) -> EvaluationArrived:
+    """Return a flawless answer to an evaluation, with mean losses, and with some fields changed."""
+    sums = EvaluationSums(rows=10, loss=100 * loss, tokens=100)
+    fields: dict[str, object] = {
+        "task_id": evaluation.task_id,
+        "attempt": evaluation.attempt,
+        "client_id": evaluation.client_id,
+        "worker_id": "w0",
+        "version": evaluation.version,
+        "sums": sums,
+        "seconds": 1.0,
+        "nbytes": 50,
+        "candidate_sums": sums.model_copy(update={"loss": 100 * candidate})
+        if evaluation.candidate
+        else None,
+    }
+    site = str(changed.pop("site", "local"))
+    return EvaluationArrived(EvalResult(**{**fields, **changed}), site)  # type: ignore[arg-type]
+
+
+Message = UpdateArrived | EvaluationArrived
+
+
+def task_of(message: Message) -> str:
+    return message.task_id if isinstance(message, UpdateArrived) else message.result.task_id
+
+
 @dataclass
 class Worker:
     """Worker that takes `seconds` for a task, is gone during `away`, and may refuse every task."""
@@ -101,14 +153,15 @@ class Worker:
     site: str = "local"
     away: Sequence[tuple[float, float]] = ()
     refuses: bool | Sequence[str] = False  # all tasks, or those of some clients
-    task: OpenTask | None = None
+    declines: bool = False  # evaluations
+    task: OpenTask | OpenEvaluation | None = None
 
     def alive(self, now: float) -> bool:
         return not any(start <= now < end for start, end in self.away)
 
 
-def on_time(_: UpdateArrived) -> Sequence[float]:
-    """Deliver every update once, after a tenth of a second."""
+def on_time(_: Message) -> Sequence[float]:
+    """Deliver every message once, after a tenth of a second."""
     return (0.1,)
 
 
@@ -122,6 +175,12 @@ class Log:
     discarded: list[DiscardMessage] = field(default_factory=list)
     commits: list[CommitVersion] = field(default_factory=list)
     notes: list[LogEvent] = field(default_factory=list)
+    asked: list[IssueEvaluation] = field(default_factory=list)
+    answered: list[AcceptEvaluation] = field(default_factory=list)
+    unanswered: list[CloseEvaluation] = field(default_factory=list)
+    opened: list[OpenRound] = field(default_factory=list)
+    ended: list[CloseRound] = field(default_factory=list)
+    scored: list[RecordScores] = field(default_factory=list)
     times: dict[int, float] = field(default_factory=dict)  # when each version was committed
 
     def applied(self) -> list[str]:
@@ -142,7 +201,8 @@ class Federation:
         plan: Plan,
         workers: Sequence[Worker],
         *,
-        network: Callable[[UpdateArrived], Sequence[float]] = on_time,
+        network: Callable[[Message], Sequence[float]] = on_time,
+        scorer: Callable[[RequestScores], Sequence[UpdateScore]] | None = None,
         store_down: Sequence[tuple[float, float]] = (),
         on_step: OnStep | None = None,
     ) -> None:
@@ -151,8 +211,10 @@ class Federation:
         Args:
             plan: Plan of the run.
             workers: Workers of all sites.
-            network: Returns after how many seconds each copy of an update arrives; an empty
+            network: Returns after how many seconds each copy of an answer arrives; an empty
                 sequence loses it.
+            scorer: Returns the scores that arrive a second after they were requested; by default
+                a drop of 0.5 for each update.
             store_down: Spans of time in which the store is out of reach.
             on_step: Called with the state before and after every step, its actions and the time.
         """
@@ -160,7 +222,10 @@ class Federation:
         self.state, self.log, self.now = CoordinatorState(), Log(), 0.0
         self.finished: FinishRun | None = None
         self._network, self._store_down, self._on_step = network, store_down, on_step
-        self._queues: dict[str, deque[OpenTask]] = defaultdict(deque)
+        self._scorer = scorer or (
+            lambda request: [UpdateScore(u.task_id, 0.5) for u in request.updates]
+        )
+        self._queues: dict[str, deque[OpenTask | OpenEvaluation]] = defaultdict(deque)
         self._receipts: set[str] = set()
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -206,6 +271,29 @@ class Federation:
                 self.log.notes.append(action)
             case FinishRun():
                 self.finished = action
+            case _:
+                self._carry_out_evaluation(action)
+
+    def _carry_out_evaluation(self, action: Action) -> None:
+        match action:
+            case IssueEvaluation():
+                self.log.asked.append(action)
+                self._queues[action.site].append(action.evaluation)
+            case AcceptEvaluation():
+                self.log.answered.append(action)
+                self._receipts.add(action.result.task_id)
+            case CloseEvaluation():
+                self.log.unanswered.append(action)
+                self._receipts.add(action.task_id)
+            case OpenRound():
+                self.log.opened.append(action)
+            case CloseRound():
+                self.log.ended.append(action)
+            case RequestScores():
+                arrived = ScoresArrived(tuple(self._scorer(action)))
+                self.at(self.now + 1.0, lambda: self.feed(arrived) and None)
+            case RecordScores():
+                self.log.scored.append(action)
 
     def _pulse(self) -> None:
         up = not any(start <= self.now < end for start, end in self._store_down)
@@ -222,24 +310,35 @@ class Federation:
         self.feed(HeartbeatsRead(signals) if up else HeartbeatsRead((), store_up=False))
         self.at(self.now + PULSE_S, self._pulse)
 
-    def _begin(self, worker: Worker, task: OpenTask) -> None:
+    def _begin(self, worker: Worker, task: OpenTask | OpenEvaluation) -> None:
         worker.task = task
-        self.at(self.now + worker.seconds, lambda: self._end(worker, task))
+        seconds = worker.seconds * (0.25 if isinstance(task, OpenEvaluation) else 1.0)
+        self.at(self.now + seconds, lambda: self._end(worker, task))
 
-    def _end(self, worker: Worker, task: OpenTask) -> None:
+    def _end(self, worker: Worker, task: OpenTask | OpenEvaluation) -> None:
         if worker.task is not task or not worker.alive(self.now):
             return  # the worker was killed meanwhile
         worker.task = None
+        if isinstance(task, OpenEvaluation):
+            self._end_evaluation(worker, task)
+            return
         if worker.refuses is True or (worker.refuses and task.client_id in worker.refuses):
             refused = (task.task_id, task.attempt, task.client_id, worker.site, "no base model")
             self.feed(TaskRefused(*refused))
             return
         self._send(make_update(task, worker.site, worker_id=worker.name))
 
-    def _send(self, update: UpdateArrived) -> None:
-        """Send an update, and again until there is a receipt, as a worker does from its disk."""
-        if update.task_id in self._receipts:
+    def _end_evaluation(self, worker: Worker, task: OpenEvaluation) -> None:
+        if worker.declines:
+            refused = (task.task_id, task.attempt, task.client_id, worker.site, "evaluation is off")
+            self.feed(TaskRefused(*refused, declines=True))
             return
-        for delay in self._network(update):
-            self.at(self.now + delay, lambda: self.feed(update) and None)
-        self.at(self.now + REPUBLISH_S, lambda: self._send(update))
+        self._send(make_result(task, site=worker.site, worker_id=worker.name))
+
+    def _send(self, message: Message) -> None:
+        """Send an answer, and again until there is a receipt, as a worker does from its disk."""
+        if task_of(message) in self._receipts:
+            return
+        for delay in self._network(message):
+            self.at(self.now + delay, lambda: self.feed(message) and None)
+        self.at(self.now + REPUBLISH_S, lambda: self._send(message))

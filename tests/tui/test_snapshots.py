@@ -29,10 +29,12 @@ from tests.support.tui.builders import (
 from tests.support.tui.pilot import PaneApp, StyledPaneApp
 from tests.support.tui.recordings import record
 from tests.support.tui.snapshots import compare
+from tests.tui.test_evaluation import evaluated_run
 from tui.app import MonitorApp
 from tui.data.reader import Snapshot
 from tui.data.replay import Replay
 from tui.panes.aggregation import AggregationPane
+from tui.panes.evaluation import EvaluationPane
 from tui.panes.inbox import InboxPane
 from tui.panes.log import LogPane
 from tui.panes.queues import QueuesPane
@@ -164,3 +166,14 @@ def test_the_inbox_looks_the_same(tmp_path: Path) -> None:
         await pilot.pause()
 
     compare(app, "inbox", MIDDLE, tmp_path, script)
+
+
+@pytest.mark.parametrize("size", [NARROW, MIDDLE], ids=["narrow", "middle"])
+def test_evaluations_look_the_same(size: tuple[int, int], tmp_path: Path) -> None:
+    app = StyledPaneApp(EvaluationPane())
+
+    async def script(pilot: Pilot[Any]) -> None:
+        app.pane.show(evaluated_run())
+        await pilot.pause()
+
+    compare(app, f"evaluation-{'narrow' if size == NARROW else 'middle'}", size, tmp_path, script)

@@ -16,7 +16,7 @@ KeyHelp = tuple[str, str]
 """Keys as written on a keyboard, and what they do."""
 
 VIEW_KEYS: tuple[KeyHelp, ...] = (
-    ("1 … 8", "overview, workers, clients, aggregation, queues, inbox, log, samples"),
+    ("1 … 9", "overview, workers, clients, aggregation, queues, inbox, log, samples, evaluation"),
     ("↑ ↓", "move the cursor; also page up, page down, home, end and the mouse"),
     ("s", "sort a table by its next column; a click on a column title sorts too"),
     ("/", "show only rows that contain a text; escape shows all again"),
@@ -34,6 +34,7 @@ COMMAND_KEYS: tuple[KeyHelp, ...] = (
     ("S", "stop: end the run now; it can be resumed later"),
     ("k", "kick the client under the cursor: it gets no more tasks; u: pardon it"),
     ("r", "reissue the open task of the client under the cursor"),
+    ("ctrl+p", "also: lower the minimum of clients; evaluate the newest version"),
 )
 NOTES = """\
 The top line shows problems and the end of the run. When the store is lost, the last view stays \

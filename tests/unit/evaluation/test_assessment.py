@@ -13,7 +13,8 @@ from common.errors import RunError
 from common.protocol.tasks import ModelPrecision
 from common.protocol.versions import SampleAnswer
 from common.run_directory.recorded_run import read_run
-from evaluation.assessment import Assessment, assess, choose_versions
+from evaluation.assessed import Assessment, choose_versions
+from evaluation.assessment import assess
 from evaluation.comparison import check_comparable, compare
 from evaluation.evaluator import (
     HELDOUT,

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.assessment import Assessment, assess
+from evaluation.assessed import Assessment
+from evaluation.assessment import assess
 from evaluation.evaluator import Evaluator
 from evaluation.export.export import ExportOptions, export_version
 from evaluation.report import figure_tables
-from evaluation.report.report import build_report
+from evaluation.report.build import build_report
 from tests.support.evaluated_runs import FEW, evaluator_of, make_run, write_sources
 
 OPTIONS = ExportOptions(version=3, merge=False, precision=None, with_base=None)

@@ -7,10 +7,15 @@ from types import MappingProxyType
 import pytest
 
 from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
-from common.protocol.tasks import BaseRef, LoraSpec
+from common.protocol.tasks import BaseRef, BlobRef, LoraSpec
 from common.protocol.versions import VersionSummary
-from coordinator.core.state import Client, OpenTask, Plan
-from coordinator.core.tasks import TaskTemplate, learning_rate, task_message
+from coordinator.core.state import Client, EvaluationPlan, OpenEvaluation, OpenTask, Plan
+from coordinator.core.tasks import (
+    TaskTemplate,
+    evaluation_message,
+    learning_rate,
+    task_message,
+)
 
 VERSIONS = [
     VersionSummary(version=v, phase=0, at=0.0, sha256=f"{v}" * 64, nbytes=v) for v in range(7)
@@ -72,3 +77,29 @@ def test_labels_travel_with_classification_only() -> None:
     sent = task_message(plan, template, task, VERSIONS, 1.0)
     assert sent.labels == ("no", "yes") and sent.lora is None
     assert sent.training.logit_adjustment == 1.0
+
+
+def test_an_evaluation_names_its_version_and_the_objective_and_reference_of_its_phase() -> None:
+    phases = (PhaseConfig(versions=4), PhaseConfig(objective="dpo", versions=2, beta=0.3))
+    plan = Plan(
+        phases,
+        ScheduleConfig(),
+        AggregationConfig(),
+        MappingProxyType({}),
+        EvaluationPlan(federated=True, deadline_s=30.0),
+    )
+    template = TaskTemplate("run", BASE, LoraSpec(), (), 64, "int8", 10.0, layout="b" * 64)
+    open_one = OpenEvaluation("e000001", "c0", 6, 1, 0.0, 60.0, attempt=2)
+    sent = evaluation_message(plan, template, open_one, VERSIONS, None, 20, 1.0)
+    assert (sent.task_id, sent.attempt, sent.version, sent.phase) == ("e000001", 2, 6, 1)
+    assert (sent.objective, sent.max_rows, sent.deadline_s) == ("dpo", 20, 30.0)
+    assert sent.adapter.sha256 == "6" * 64
+    assert sent.reference is not None and sent.reference.sha256 == "4" * 64
+    assert sent.dpo is not None and sent.dpo.beta == 0.3
+    assert sent.candidate is None
+    # The end of the first phase is evaluated with that phase too.
+    earlier = OpenEvaluation("e000002", "c0", 4, 0, 0.0, 60.0, candidate="t000001")
+    candidate = BlobRef(sha256="c" * 64, nbytes=9)
+    sent = evaluation_message(plan, template, earlier, VERSIONS, candidate, 20, 1.0)
+    assert (sent.objective, sent.reference, sent.dpo) == ("sft", None, None)
+    assert sent.candidate == candidate

@@ -8,15 +8,19 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+import msgpack
 import numpy as np
 import pytest
 
 from broker.chunks import parse_chunk, split_update
 from broker.protocol import Message
 from common.errors import RunError, WireError
+from common.evaluation.sums import EvaluationSums
 from common.protocol import codec
+from common.protocol.evaluations import EvalResult
 from common.protocol.kinds import RejectionKind
 from common.protocol.layout import TensorLayout
+from common.protocol.membership import Enrolment
 from common.protocol.tasks import TaskRefusal
 from common.protocol.tensor_table import make_table
 from common.protocol.updates import TensorEntry
@@ -26,13 +30,15 @@ from coordinator.core.events import (
     Action,
     CloseTask,
     DuplicateArrived,
+    EnrolmentRequested,
+    EvaluationArrived,
     Rejection,
     TaskRefused,
     UpdateArrived,
 )
 from coordinator.core.state import BufferedUpdate, CoordinatorState
 from coordinator.ingest import ingest
-from coordinator.ingest.ingest import UPLOAD_TTL_S, UPLOADS_PER_SITE, Arrival, Ingest
+from coordinator.ingest.ingest import UPLOAD_TTL_S, UPLOADS_PER_SITE, Allowance, Arrival, Ingest
 from coordinator.storage.journal import Journal
 from coordinator.storage.spool import Spool
 from tests.support.coordinator_records import update_frame, version_summary
@@ -284,6 +290,79 @@ def test_a_refusal_needs_no_chunks(bench: Bench) -> None:
     refusal = TaskRefusal(task_id="t1", attempt=2, client_id="c0", worker_id="w", reason="no disk")
     found = bench.process(Message(pack(refusal), user_id="u"))
     assert found == Arrival(TaskRefused("t1", 2, "c0", "s", "no disk"))
+
+
+def test_a_refusal_tells_whether_the_site_declines_for_good(bench: Bench) -> None:
+    refusal = TaskRefusal(
+        task_id="e1", attempt=1, client_id="c0", worker_id="w", reason="off", declines=True
+    )
+    found = bench.process(Message(pack(refusal), user_id="u"))
+    assert found == Arrival(TaskRefused("e1", 1, "c0", "s", "off", declines=True))
+
+
+@pytest.mark.parametrize("shares", [True, False, None])
+def test_an_enrolment_tells_whether_the_client_shares_its_updates(
+    bench: Bench, shares: bool | None
+) -> None:
+    bench.ingest.allowances = {"s": Allowance(max_clients=1, max_rows=10)}
+    enrolment = Enrolment(
+        client_id="s", worker_id="w", rows={"sft": 9}, nonce=1, shares_updates=shares
+    )
+    found = bench.process(Message(pack(enrolment), user_id="u")).event
+    assert isinstance(found, EnrolmentRequested) and found.shares_updates is bool(shares)
+
+
+def eval_result(task_id: str = "e000001") -> EvalResult:
+    sums = EvaluationSums(rows=3, loss=1.5, tokens=30, bytes=90)
+    return EvalResult(
+        task_id=task_id, attempt=1, client_id="c0", worker_id="w", version=0, sums=sums, seconds=1.0
+    )
+
+
+def test_an_answer_to_an_evaluation_arrives_in_chunks_as_an_update_does(bench: Bench) -> None:
+    *first, last = messages(pack(eval_result()), "e000001.1")
+    assert first
+    for message in first:
+        assert bench.process(message).event is None
+    found = bench.process(last)
+    assert found.event == EvaluationArrived(eval_result(), "s")
+    assert bench.files() == {found.upload}  # until the core has decided
+
+
+def test_a_negative_sum_is_refused_with_the_reason(bench: Bench) -> None:
+    frame = pack(eval_result()).replace(msgpack.packb(1.5), msgpack.packb(-1.5))
+    *first, last = messages(frame, "e000001.1")
+    for message in first:
+        bench.process(message)
+    with pytest.raises(WireError, match=r"EvalResult: sums.loss: .* greater than or equal to 0"):
+        bench.process(last)
+    assert bench.files() == set() and bench.journal.unfinished_uploads() == {}
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (pack(eval_result("e000002")), "the chunks of e000001 hold an EvalResult of e000002"),
+        (pack(eval_result(), b"x"), "1 bytes follow an EvalResult"),
+        (b"x" * 200, "not an fccl frame"),
+    ],
+)
+def test_a_broken_answer_to_an_evaluation_is_refused_and_removed(
+    bench: Bench, frame: bytes, reason: str
+) -> None:
+    *first, last = messages(frame, "e000001.1")
+    for message in first:
+        bench.process(message)
+    with pytest.raises(WireError, match=reason):
+        bench.process(last)
+    assert bench.files() == set()
+
+
+def test_an_answer_to_an_evaluation_may_not_be_as_large_as_an_update(bench: Bench) -> None:
+    size = ingest.MAX_RESULT + 1
+    assert bench.process(messages(b"x" * size, "t000001.1")[0]).event is None
+    with pytest.raises(WireError, match="total_size"):
+        bench.process(messages(b"x" * size, "e000001.1")[0])
 
 
 def test_a_disk_error_does_not_reject_the_message(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import pytest
 
-from coordinator.core.events import Action, CommitVersion, IssueTask
+from coordinator.core.events import Action, CommitVersion, IssueEvaluation, IssueTask
 from coordinator.core.state import CoordinatorState, OpenTask, Plan
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
@@ -65,7 +65,9 @@ def record_and_compare(journal: Journal, plan: Plan) -> OnStep:
         before: CoordinatorState, after: CoordinatorState, actions: tuple[Action, ...], now: float
     ) -> None:
         if actions or before.clients is not after.clients:
-            frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, IssueTask)}
+            issued = [a.task.task_id for a in actions if isinstance(a, IssueTask)]
+            issued += [a.evaluation.task_id for a in actions if isinstance(a, IssueEvaluation)]
+            frames = dict.fromkeys(issued, b"frame")
             commits = [a.version for a in actions if isinstance(a, CommitVersion)]
             summaries = {version: version_summary(version, now) for version in commits}
             journal.write(before, after, actions, now, frames=frames, summaries=summaries)

@@ -21,7 +21,7 @@ from common.errors import RunError
 from common.evaluation.metric_info import METRICS
 from common.protocol.updates import ContributionStats, TaskSeconds
 from common.protocol.versions import UpdateSummary, VersionSummary
-from evaluation.assessment import AnsweredRow, Assessment, EvaluatedVersion, KindAssessment
+from evaluation.assessed import AnsweredRow, Assessment, EvaluatedVersion, KindAssessment
 from evaluation.comparison import ComparedVersion, Comparison, KindComparison
 from evaluation.report import figure_tables, files, history_tables, plots
 from evaluation.report.report import Report, federated_accuracy, split_by_phase
