@@ -26,10 +26,10 @@ from tests.support.sites_over_tls import (
 from tests.support.tls_servers import TlsServers
 from worker.delivery.delivered import newest_delivered
 
-pytestmark = [pytest.mark.servers, pytest.mark.slow]
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NAMES = ("hospital-a", "hospital-b", "hospital-c")
-VERSIONS = 10
+VERSIONS = 12
 PLAN = f"""\
 [run]
 name = "small"
@@ -44,13 +44,13 @@ clients = 0
 [[phase]]
 objective = "sft"
 versions = {VERSIONS}
-local_steps = 2
-batch_size = 4
+local_steps = 25
+batch_size = 8
 [schedule]
 concurrency = 3
 buffer_size = 2
 min_clients = 2
-lease_s = 4.0
+lease_s = 3.0
 flush_s = 60.0
 [evaluation]
 every = 4
@@ -119,6 +119,11 @@ def waits(federation: InvitingFederation) -> bool:
     return status is not None and status["info"]["status"] == "waiting"
 
 
+def training(federation: InvitingFederation) -> set[str]:
+    """Return the sites with a worker that trains."""
+    return {beat.site for beat in federation.beats() if beat.state == "training"}
+
+
 def test_three_sites_train_evaluate_and_keep_a_model_and_no_row_leaves_them(
     headquarters: InvitingFederation, sites: dict[str, Site], tls_servers: TlsServers
 ) -> None:
@@ -136,17 +141,21 @@ def test_three_sites_train_evaluate_and_keep_a_model_and_no_row_leaves_them(
     workers[b] = sites[b].back(b)
     headquarters.reaches(version + 1)
 
-    # One joins late, one is killed and comes back.
-    workers[c] = join(headquarters, c, sites[c], marks.of[c])
-    eventually("an update of the late site", lambda: headquarters.accepted_from(c) > 0)
-    eventually("it trains", lambda: a in {beat.site for beat in headquarters.beats()})
+    # One is killed while it trains. It comes back, and another one joins at a later version.
+    eventually("it trains", lambda: a in training(headquarters))
     workers[a].kill()
+    headquarters.order("pause")
     workers[a] = sites[a].back(a)
+    workers[c] = join(headquarters, c, sites[c], marks.of[c])
+    eventually("all take part", lambda: sorted(headquarters.joined()) == sorted(NAMES))
+    eventually("and are live", lambda: {beat.site for beat in headquarters.beats()} == set(NAMES))
+    headquarters.order("resume")
 
     assert coordinator.end() == 0, coordinator.err
     for name, worker in workers.items():
         assert worker.end() == 0, f"{name}: {worker.out}\n{worker.err}"
     check_applied_once(headquarters)
+    assert all(headquarters.accepted_from(name) for name in NAMES)
 
     # All sites answered evaluations, and have what they helped to train.
     evaluated = headquarters.rows(
