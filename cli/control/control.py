@@ -71,7 +71,7 @@ def send_command(
         raise ConfigError(
             f"{target!r:.80} is not the name of a client or task", "see `fccl status`"
         ) from None
-    click.echo(_await_reply(store, run, command))
+    click.echo(await_reply(store, run, command))
 
 
 def _confirmed(question: str) -> bool:
@@ -80,7 +80,12 @@ def _confirmed(question: str) -> bool:
     return click.confirm(question)
 
 
-def _await_reply(store: Store, run: str, command: Command) -> str:
+def await_reply(store: Store, run: str, command: Command) -> str:
+    """Wait for the coordinator's reply to a command, and return it as a line.
+
+    Raises:
+        RunError: The coordinator refuses, or has not answered in time; the command is withdrawn.
+    """
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         reply = commands.read_reply(store, run, command.command_id)

@@ -1,4 +1,7 @@
-"""`fccl evaluate`: measure any version of a run beside its base, or two runs side by side."""
+"""`fccl evaluate`: measure any version of a run beside its base, or two runs side by side.
+
+Where all rows stay at the sites, these are asked (`cli/models/evaluate_sites.py`).
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,24 @@ import click
 from click.core import ParameterSource
 
 from cli.console import Output
+from cli.options import config_option
 from cli.render import render
 from common.paths import cache_dir
 from common.protocol.fields import RowKind
 from common.run_directory.recorded_run import RecordedRun, read_run
 
 if TYPE_CHECKING:
+    from cli.models.evaluate_sites import SiteAnswers
     from evaluation.evaluator import Evaluator
     from evaluation.report.report import Report
     from learning.progress import ProgressCallback
     from learning.training.device import Compute
 
 _COUNT = click.IntRange(min=1)
+_OF_ROWS = ("sft", "va", "kto", "cls", "gen_samples", "gen_tokens", "other", "precise")
+"""Options about the rows of this machine."""
+_OF_SITES = ("recorded", "config_path")
+"""Options about sites that hold all rows."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,12 @@ class Evaluation:
     help="Compute in float32, also where training computes in bfloat16.",
 )
 @click.option(
+    "--recorded",
+    is_flag=True,
+    help="Where all rows stay at the sites: show what is recorded, and ask no site.",
+)
+@config_option
+@click.option(
     "--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else."
 )
 @click.option(
@@ -106,6 +121,8 @@ def command(
     gen_tokens: int,
     other: Path | None,
     precise: bool,
+    recorded: bool,
+    config_path: Path | None,
     as_json: bool,
     out: Path | None,
     incremental: bool,
@@ -117,6 +134,9 @@ def command(
     RUN is a run directory; the run may be in progress. The limits apply to the held-out rows and
     to those of each client. Writes evaluation.md, .json and .html.
 
+    Where all rows stay at the sites (data.clients = 0), the sites that are live evaluate the
+    version on their own rows, if the coordinator runs; --config names its configuration.
+
     With --incremental, report how well clients learned from live input, and what they forgot, from
     their inboxes; nothing is measured again. Writes incremental.md, .json and .html.
     """
@@ -126,6 +146,15 @@ def command(
 
         sys.exit(incremental_report.run_report(state, client, out, as_json))
     run = read_run(directory)
+    check_rows(context, run)
+    out = out or directory / "report"
+    answers = None
+    if run.config.sites_only and not recorded:
+        answers = _ask_sites(run, version, config_path, as_json)
+        run = answers.run
+    if not run.config.has_heldout:
+        chosen = run.choose_version(version)
+        sys.exit(show_recorded(run, chosen, answers, out, as_json))
     evaluation = Evaluation(
         run=run,
         version=run.choose_version(version),
@@ -135,7 +164,7 @@ def command(
         other=None if other is None else read_run(other),
         precise=precise,
     )
-    sys.exit(run_evaluation(evaluation, out or directory / "report", as_json))
+    sys.exit(run_evaluation(evaluation, out, as_json, answers))
 
 
 def _check_options(context: click.Context, directory: Path | None, incremental: bool) -> None:
@@ -153,19 +182,72 @@ def _check_options(context: click.Context, directory: Path | None, incremental: 
             raise click.UsageError(f"{parameter.opts[0]} requires {other}", context)
 
 
-def run_evaluation(evaluation: Evaluation, out: Path, as_json: bool) -> int:
+def check_rows(context: click.Context, run: RecordedRun) -> None:
+    """Raise `click.UsageError` for options that would have no effect on a run with such rows."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) is ParameterSource.DEFAULT:
+            continue
+        if name in _OF_ROWS and not run.config.has_heldout:
+            raise click.UsageError(
+                f"{parameter.opts[0]} requires rows of the coordinator (evaluation.rows), and this"
+                " run has none",
+                context,
+            )
+        if name in _OF_SITES and not run.config.sites_only:
+            raise click.UsageError(
+                f"{parameter.opts[0]} requires a run whose rows all stay at the sites", context
+            )
+
+
+def _ask_sites(
+    run: RecordedRun, version: int | None, config_path: Path | None, as_json: bool
+) -> SiteAnswers:
+    from cli.models.evaluate_sites import ask_sites
+
+    output = Output(plain=False)
+    on_progress = (lambda text, fraction: None) if as_json else output.progress
+    answers = ask_sites(run, version, config_path, on_progress)
+    output.end_progress()
+    if answers.refused and not as_json:
+        output.print(f"the sites were not asked: {answers.refused}")
+        output.print("what is recorded:")
+    return answers
+
+
+def show_recorded(
+    run: RecordedRun, version: int, answers: SiteAnswers | None, out: Path, as_json: bool
+) -> int:
+    """Print and write what the run directory records; return the exit code. No model is loaded."""
+    from evaluation.report.report import recorded_report
+
+    return _show(recorded_report(run, version), out, as_json, answers)
+
+
+def run_evaluation(
+    evaluation: Evaluation, out: Path, as_json: bool, answers: SiteAnswers | None = None
+) -> int:
     """Evaluate, print and write; return the exit code.
 
     The report is printed before it is written: it took minutes, and the folder may be read-only.
     """
-    from evaluation.report import files
     from learning.progress import ignore_progress
 
     output = Output(plain=False)
     report = evaluate(evaluation, ignore_progress if as_json else output.progress)
     output.end_progress()
+    return _show(report, out, as_json, answers)
+
+
+def _show(report: Report, out: Path, as_json: bool, answers: SiteAnswers | None) -> int:
+    from evaluation.report import files
+
+    output = Output(plain=False)
     if as_json:
-        click.echo(json.dumps(files.build_fields(report, history=False), indent=1))
+        fields = files.build_fields(report, history=False)
+        if answers is not None:
+            fields["sites"] = {"asked": answers.asked, "reason": answers.refused}
+        click.echo(json.dumps(fields, indent=1))
         files.write_evaluation(report, out)
         return 0
     render(files.build_blocks(report, "evaluation_"), output.console)

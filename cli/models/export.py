@@ -10,9 +10,9 @@ import click
 from cli.console import Output
 from cli.models.export_delivered import export_delivered, refuse_with_site
 from cli.options import plain_option
-from common.errors import ConfigError
+from common.errors import ConfigError, RunError
 from common.paths import cache_dir
-from common.run_directory.recorded_run import read_run
+from common.run_directory.recorded_run import RecordedRun, read_run
 
 if TYPE_CHECKING:
     from learning.models.export import ExportSummary, Precision
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--version", type=click.IntRange(min=0), help="Version to export [default: the newest]."
 )
+@click.option("--best", is_flag=True, help="Export the best version by the clients' evaluations.")
 @click.option(
     "--merge", is_flag=True, help="Merge the adapter into its base; the result is a plain model."
 )
@@ -50,6 +51,7 @@ def command(
     site: str | None,
     state: Path | None,
     version: int | None,
+    best: bool,
     merge: bool,
     dtype: str | None,
     with_base: bool | None,
@@ -65,13 +67,13 @@ def command(
     if site is not None:
         check_target(run)
         refuse_with_site({"RUN": out, "--version": version, "--merge": merge, "--dtype": dtype})
-        export_delivered(site, state, run, with_base=with_base, best=False, output=Output(plain))
+        export_delivered(site, state, run, with_base=with_base, best=best, output=Output(plain))
         return
     if out is None:
         raise click.UsageError("Missing argument 'OUT'.")
     check_target(out)
     recorded = read_run(run)
-    chosen = recorded.choose_version(version)
+    chosen = recorded.choose_version(find_best(recorded, version) if best else version)
     whole = merge or recorded.config.model.lora is None
     check_options(whole, dtype, with_base)
     from evaluation.export.export import ExportOptions, export_version
@@ -84,6 +86,23 @@ def command(
     output.end_progress()
     output.print(f"version {chosen} of {run} is in {out}: {describe(written)}")
     output.print(f"how to use it: {out / 'README.md'}")
+
+
+def find_best(run: RecordedRun, version: int | None) -> int:
+    """Return the best version of a run, by the evaluations of its clients.
+
+    Raises:
+        ConfigError: A version is named as well.
+        RunError: Clients have evaluated none.
+    """
+    if version is not None:
+        raise ConfigError("--best and --version exclude each other", "omit one of them")
+    if run.best_version is None:
+        raise RunError(
+            f"{run.directory} names no best version: no client has evaluated one",
+            "leave out --best, or name a --version",
+        )
+    return run.best_version
 
 
 def check_target(out: Path) -> None:

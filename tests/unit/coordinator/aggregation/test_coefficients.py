@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 
 from common.config.config import AggregationConfig
 from coordinator.aggregation.coefficients import compute_parts
-from coordinator.core.state import BufferedUpdate, CoordinatorState
+from coordinator.core.state import BufferedUpdate, ClientState, CoordinatorState
 from tests.support.virtual_federation import make_plan, make_stats
 
 
@@ -48,3 +49,35 @@ def test_the_coefficient_is_the_product_of_the_factors_that_the_part_names() -> 
     for part in parts:
         product = part.weight * part.staleness_factor * part.participation_factor
         assert part.coefficient == pytest.approx(0.5 * product * part.update.clip)
+
+
+# scores that clients cannot inflate
+
+
+def scored(*bases: int, **changed: object) -> CoordinatorState:
+    scores: dict[str, float] = {"t0": 0.3, "t1": 0.1}
+    return replace(buffer(0, *bases), scores=MappingProxyType(scores), **changed)  # type: ignore[arg-type]
+
+
+SERVER = {"contribution_source": "server", "contribution_mode": "loss", "floor": 0.0}
+
+
+def test_each_part_has_the_score_that_was_used() -> None:
+    plan = make_plan(aggregation=AggregationConfig.model_validate(SERVER))
+    parts = compute_parts(plan, scored(0, 0, 0))
+    assert [p.score for p in parts] == pytest.approx([0.3, 0.1, 0.2])  # the last one: the median
+    assert [p.weight for p in parts] == pytest.approx([0.5, 1 / 6, 1 / 3])
+
+
+def test_with_one_update_the_last_scores_of_the_active_clients_count() -> None:
+    plan = make_plan(aggregation=AggregationConfig.model_validate(SERVER))
+    clients = {
+        "c0": ClientState(last_stats=make_stats(), last_score=9.0),  # of an earlier update
+        "c1": ClientState(last_stats=make_stats(), last_score=0.1),
+        "c2": ClientState(last_stats=None, last_score=None),
+    }
+    (part,) = compute_parts(plan, scored(0, clients=MappingProxyType(clients)))
+    assert (part.score, part.weight) == (pytest.approx(0.3), pytest.approx(2 * 0.3 / 0.4))
+    unscored = replace(scored(0, clients=MappingProxyType(clients)), scores=MappingProxyType({}))
+    (part,) = compute_parts(plan, unscored)
+    assert (part.score, part.weight) == (pytest.approx(0.1), pytest.approx(1.0))

@@ -18,6 +18,7 @@ from coordinator.aggregation.contribution import (
     contribution_loss,
     contribution_score,
     contribution_weights,
+    measured_values,
     scaled_softmax,
     single_client_weight,
     softmax,
@@ -217,3 +218,68 @@ def test_the_weight_of_the_only_client_is_bounded_for_any_claims(
     clients: list[tuple[int, float]], config: AggregationConfig
 ) -> None:
     assert 0.5 <= single_client_weight("c0", group(*clients), config)[1] <= 2
+
+
+# sources that clients cannot inflate
+
+
+def measured(source: str, **more: object) -> AggregationConfig:
+    return AggregationConfig.model_validate(
+        {"contribution_source": source, "contribution_mode": "loss", "floor": 0.0, "cap": 9, **more}
+    )
+
+
+def test_drops_are_limited_to_a_range_around_the_median_of_the_positive_ones() -> None:
+    found = measured_values([0.2, 0.1, 0.3, 9.0, -5.0], "server")
+    assert found == pytest.approx([0.2, 0.1, 0.3, 0.5, 0.0125])  # the median is 0.25
+
+
+def test_cosines_have_a_lower_bound() -> None:
+    assert measured_values([0.8, -0.9, 0.01], "cosine") == [0.8, 0.05, 0.05]
+
+
+@pytest.mark.parametrize("values", [[None, None], [-1.0, 0.0], [-0.3, None]])
+def test_updates_without_a_measurable_gain_count_the_same(values: list[float | None]) -> None:
+    assert measured_values(values, "federated") == [1.0, 1.0]
+
+
+def test_a_missing_value_is_the_median_of_the_others() -> None:
+    assert measured_values([0.1, None, 0.2, 0.3], "server")[1] == pytest.approx(0.2)
+
+
+def test_the_weight_follows_the_drop_and_not_the_claimed_loss() -> None:
+    honest, boaster = make_stats(100, 3.0), make_stats(100, 0.01)
+    config = measured("server")
+    found = contribution_weights({"a": honest, "b": boaster}, config, {"a": 0.3, "b": -0.2})
+    assert found["a"] == pytest.approx((0.3, 0.3 / 0.315))
+    assert found["b"] == pytest.approx((0.015, 0.015 / 0.315))
+
+
+@pytest.mark.parametrize(("mode", "score"), [("loss", 0.3), ("combined", 30.0), ("size", 100.0)])
+def test_the_mode_combines_the_drop_with_the_rows(mode: str, score: float) -> None:
+    config = measured("federated", contribution_mode=mode)
+    stats = {"a": make_stats(100), "b": make_stats(50)}
+    assert contribution_weights(stats, config, {"a": 0.3, "b": 0.3})["a"][0] == pytest.approx(score)
+
+
+def test_the_raw_scale_uses_the_drop_as_it_is() -> None:
+    config = measured("server", score_scale="raw", temperature=2.0)
+    stats = {"a": make_stats(100), "b": make_stats(50)}
+    found = contribution_weights(stats, config, {"a": -1.0, "b": 3.0})
+    assert (found["a"][0], found["b"][0]) == (-1.0, 3.0)
+    assert found["b"][1] == pytest.approx(1 / (1 + math.exp(-2.0)))
+
+
+measures = st.lists(st.none() | st.floats(-1e4, 1e4, allow_nan=False), min_size=1, max_size=6)
+
+
+@given(measures, st.sampled_from(["server", "federated", "cosine"]), configs)
+def test_weights_of_any_measures_sum_to_one(
+    values: list[float | None], source: str, config: AggregationConfig
+) -> None:
+    config = config.model_copy(update={"contribution_source": source})
+    stats = group(*((100, 1.0) for _ in values))
+    known = {f"c{i}": value for i, value in enumerate(values) if value is not None}
+    found = [weight for _, weight in contribution_weights(stats, config, known).values()]
+    assert sum(found) == pytest.approx(1.0) and all(math.isfinite(w) for w in found)
+    assert 0.5 <= single_client_weight("c0", stats, config, known)[1] <= 2

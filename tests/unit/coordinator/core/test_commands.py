@@ -12,18 +12,21 @@ from common.protocol.kinds import EventKind, RejectionKind
 from common.protocol.versions import VersionSummary
 from coordinator.core import machine
 from coordinator.core.events import (
+    CloseEvaluation,
     CloseTask,
     CommandReceived,
     CommitVersion,
     FinishRun,
     HeartbeatsRead,
+    IssueEvaluation,
     IssueTask,
     LogEvent,
+    OpenRound,
     ReplyToCommand,
     Tick,
     WorkerSignal,
 )
-from coordinator.core.state import CoordinatorState
+from coordinator.core.state import Client, CoordinatorState
 from coordinator.core.transition import Transition
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
@@ -168,3 +171,89 @@ def test_the_journal_keeps_commands_and_the_pause(tmp_path: Path) -> None:
     )
     assert journal.command_reply("c7") is None
     assert recover(PLAN, journal, 0.0, 60.0).paused
+
+
+# minimum of live clients, and evaluation on request
+
+
+@pytest.mark.parametrize("target", ["", "0", "-1", "two", "1.5", "1000000000"])
+def test_a_minimum_that_is_no_number_of_clients_is_refused(target: str) -> None:
+    done = command(CoordinatorState(), "min-clients", target)
+    assert reply(done).refused and done.state.min_clients is None
+
+
+def test_a_minimum_takes_effect_at_once_and_is_in_the_feed() -> None:
+    state = alive(CoordinatorState()).state
+    done = command(state, "min-clients", "9")
+    assert done.state.min_clients == 9 and not reply(done).refused
+    kinds = [action.kind for action in done.actions if isinstance(action, LogEvent)]
+    assert kinds == [EventKind.COMMAND, EventKind.WORKERS]
+    assert issued(answer(done.state)) == []
+    assert issued(command(answer(done.state).state, "min-clients", "1", number=2)) != []
+
+
+def test_the_newest_minimum_survives_a_restart(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / "run.db", {})
+    journal.take_over()
+    journal.put_version(VersionSummary(version=0, phase=0, at=0.0, sha256="0" * 64, nbytes=1))
+    state = CoordinatorState()
+    for number, target in enumerate(("3", "2", "none")):
+        done = command(state, "min-clients", target, number=number)
+        journal.write(state, done.state, done.actions, 1.0, frames={}, summaries={})
+        state = done.state
+    assert recover(PLAN, journal, 2.0, 0.0).min_clients == 2
+    journal.close()
+
+
+def test_an_evaluation_on_request_asks_for_the_newest_version_by_default() -> None:
+    state = alive(CoordinatorState()).state
+    for target, number in (("", 1), ("0", 2)):
+        done = command(state, "evaluate", target, number=number)
+        assert [a for a in done.actions if isinstance(a, OpenRound)] == [OpenRound(0, 0)]
+        asked = [a.evaluation.client_id for a in done.actions if isinstance(a, IssueEvaluation)]
+        assert asked == ["c2"]  # the others train
+        assert [r.version for r in done.state.rounds] == [0]
+
+
+def test_a_version_that_open_tasks_start_from_can_be_evaluated() -> None:
+    state = answer(answer(alive(CoordinatorState()).state).state).state
+    assert state.version == 1
+    assert not reply(command(state, "evaluate", "0")).refused
+    for task in state.tasks.values():
+        state = state.with_task(replace(task, bases=(1,)))
+    assert "1" in reply(command(state, "evaluate", "0")).refused
+
+
+@pytest.mark.parametrize("target", ["7", "newest"])
+def test_an_evaluation_of_no_version_is_refused(target: str) -> None:
+    assert reply(command(alive(CoordinatorState()).state, "evaluate", target)).refused
+
+
+def test_an_evaluation_that_nobody_would_answer_is_refused() -> None:
+    live = alive(CoordinatorState()).state
+    twice = command(live, "evaluate").state
+    states = (
+        CoordinatorState(),  # no heartbeat yet
+        replace(live, paused=True),
+        replace(live, draining=True),
+        replace(live, min_clients=9),
+        twice,
+    )
+    reasons = [reply(command(state, "evaluate", number=5)).refused for state in states]
+    assert all(reasons) and len(set(reasons)) == len(states)
+
+
+def test_a_kicked_client_has_its_evaluations_closed() -> None:
+    state = command(alive(CoordinatorState()).state, "evaluate").state
+    done = command(state, "kick", "c2", number=2)
+    closed = [a for a in done.actions if isinstance(a, CloseEvaluation)]
+    assert [(c.client_id, c.rejection.kind) for c in closed] == [("c2", RejectionKind.KICKED)]
+
+
+def test_the_last_client_of_a_run_of_sites_only_may_be_kicked() -> None:
+    plan = make_plan({})
+    state = CoordinatorState().with_member(Client("ward", "ward", {"sft": 9}))
+    sent = Command(command_id="c1", action="kick", target="ward", by="ann@desk")
+    done = machine.step(plan, state, CommandReceived(sent), 1.0)
+    assert not reply(done).refused
+    assert not any(isinstance(action, FinishRun) for action in done.actions)

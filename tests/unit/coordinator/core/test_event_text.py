@@ -8,20 +8,23 @@ from common.protocol.kinds import EventKind, RejectionKind
 from coordinator.core import machine
 from coordinator.core.event_text import describe, to_event
 from coordinator.core.events import (
+    AcceptEvaluation,
     AcceptUpdate,
     Action,
+    CloseRound,
     CloseTask,
     FinishRun,
     HeartbeatsRead,
     IssueTask,
     LogEvent,
+    OpenRound,
     Rejection,
     StopRequested,
     WorkerSignal,
     log_event,
 )
-from coordinator.core.state import BufferedUpdate, CoordinatorState, OpenTask
-from tests.support.virtual_federation import make_plan, make_stats, make_update
+from coordinator.core.state import BufferedUpdate, CoordinatorState, OpenEvaluation, OpenTask
+from tests.support.virtual_federation import make_plan, make_result, make_stats, make_update
 
 TASK = OpenTask("t000001", "c0", 0, 1, (0,), 0.0, 60.0)
 AGAIN = OpenTask("t000001", "c0", 0, 1, (0, 1), 0.0, 60.0)
@@ -44,6 +47,29 @@ def test_an_action_has_an_entry_of_its_kind(action: Action, kind: EventKind) -> 
     assert entry is not None and entry.kind is kind
     if not isinstance(action, FinishRun):
         assert dict(entry.refs) == {"task": "t000001", "client": "c0"}
+
+
+@pytest.mark.parametrize(
+    ("action", "level"),
+    [
+        (OpenRound(3, 0), "info"),
+        (CloseRound(3, 0, answered=2), "info"),
+        (CloseRound(3, 0, ("c1",), 1), "warning"),
+    ],
+)
+def test_a_round_of_evaluation_has_an_entry_of_its_version(action: Action, level: str) -> None:
+    entry = describe(action, 5, {})
+    assert entry is not None and (entry.kind, entry.level) == (EventKind.EVALUATION, level)
+    assert dict(entry.refs)["version"] == 3 and dict(entry.refs)["phase"] == 0
+
+
+def test_an_answer_has_an_entry_unless_it_scores_an_update() -> None:
+    version = OpenEvaluation("e000001", "c0", 3, 0, 0.0, 60.0)
+    entry = describe(AcceptEvaluation(version, make_result(version).result), 5, {})
+    assert entry is not None
+    assert dict(entry.refs) == {"version": 3, "task": "e000001", "client": "c0"}
+    score = OpenEvaluation("e000002", "c0", 3, 0, 0.0, 60.0, candidate="t000001")
+    assert describe(AcceptEvaluation(score, make_result(score).result), 5, {}) is None
 
 
 @pytest.mark.parametrize(

@@ -6,25 +6,39 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from common.errors import FencedError, RunError
 from common.protocol.kinds import EventKind, RejectionKind
 from coordinator.core.events import (
+    AcceptEvaluation,
     AcceptUpdate,
     Action,
+    AdmitClient,
+    CloseEvaluation,
+    CloseRound,
     CloseTask,
     CommitVersion,
+    IssueEvaluation,
     IssueTask,
     LogEvent,
+    OpenRound,
     Rejection,
 )
-from coordinator.core.state import BufferedUpdate, ClientState, CoordinatorState, OpenTask
+from coordinator.core.state import (
+    BufferedUpdate,
+    Client,
+    ClientState,
+    CoordinatorState,
+    OpenEvaluation,
+    OpenTask,
+)
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
 from tests.support.coordinator_records import version_summary
-from tests.support.virtual_federation import make_plan, make_stats
+from tests.support.virtual_federation import make_plan, make_result, make_stats
 
 PLAN = make_plan(2, buffer_size=1)
 PHASE_OVER = Rejection(RejectionKind.PHASE_OVER, "phase over")
@@ -47,6 +61,8 @@ def journal(path: Path) -> Iterator[Journal]:
 
 def write(journal: Journal, *actions: Action, now: float = 1.0, **more: object) -> None:
     frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, IssueTask)}
+    issued = [a.evaluation.task_id for a in actions if isinstance(a, IssueEvaluation)]
+    frames |= dict.fromkeys(issued, b"frame")
     summaries = {
         a.version: version_summary(a.version, now) for a in actions if isinstance(a, CommitVersion)
     }
@@ -221,3 +237,59 @@ def test_a_version_that_another_release_wrote_is_a_run_error(journal: Journal, p
         db.execute("""UPDATE version SET summary = '{"version": 0, "future": 1}'""")
     with pytest.raises(RunError, match="another release"):
         journal.versions()
+
+
+# evaluations
+
+
+def evaluation(number: int = 1, attempt: int = 1, client: str = "ward") -> OpenEvaluation:
+    return OpenEvaluation(f"e{number:06d}", client, 0, 0, 1.0, 61.0, attempt=attempt)
+
+
+def test_an_evaluation_travels_through_the_outbox_and_has_a_receipt(journal: Journal) -> None:
+    write(journal, IssueEvaluation(evaluation(), "ward"))
+    write(journal, IssueEvaluation(evaluation(attempt=2), "ward"))
+    assert [(e.site, e.task_id) for e in journal.outbox()] == [("ward", "e000001")] * 2
+    assert journal.receipt("e000001") is None
+    assert journal.site_of("e000001") == "ward"
+    result = make_result(evaluation(attempt=2)).result
+    write(journal, AcceptEvaluation(evaluation(attempt=2), result), now=9.0)
+    receipt = journal.receipt("e000001")
+    assert receipt is not None and (receipt.attempt, receipt.state) == (2, "accepted")
+    assert journal.outbox() == []
+    (record,) = journal.evaluations(PLAN.phases)
+    assert (record.client_id, record.version, record.sums) == ("ward", 0, result.sums)
+
+
+def test_receipts_of_evaluations_do_not_count_as_those_of_tasks(journal: Journal) -> None:
+    write(journal, AdmitClient(Client("ward", "ward", MappingProxyType({"sft": 9}))))
+    write(journal, IssueTask(task(), "local"), IssueEvaluation(evaluation(), "ward"))
+    write(journal, CloseTask("t000001", "c0", STALE, 1), now=2.0)
+    declined = Rejection(RejectionKind.DECLINED, "evaluation is off")
+    write(journal, CloseEvaluation("e000001", "ward", declined, 1), now=3.0)
+    assert journal.receipt_counts() == {"rejected": 1}
+    newest, oldest = journal.receipts(9)
+    assert (newest[0], newest[1].task_id, newest[1].state) == ("ward", "e000001", "rejected")
+    assert (oldest[0], oldest[1].task_id) == ("local", "t000001")
+    assert recover(PLAN, journal, 4.0, 0.0).declined == {"ward"}
+
+
+def test_whether_a_client_shares_its_updates_is_recovered(journal: Journal) -> None:
+    for name, shares in (("lab", True), ("ward", False)):
+        client = Client(name, name, MappingProxyType({"sft": 9}), shares_updates=shares)
+        write(journal, AdmitClient(client))
+    journal.rows("DELETE FROM sharing WHERE client_id = 'ward'")  # as of an earlier release
+    assert [c.shares_updates for c in journal.joined_clients()] == [True, False]
+
+
+def test_a_version_that_is_evaluated_again_has_an_open_round_of_its_own(journal: Journal) -> None:
+    write(journal, OpenRound(0, 0), IssueEvaluation(evaluation(), "ward"))
+    write(journal, AcceptEvaluation(evaluation(), make_result(evaluation()).result), now=2.0)
+    (found,) = recover(PLAN, journal, 2.0, 0.0).rounds
+    assert (found.asked, found.answered) == ({"ward"}, {"ward"})
+    write(journal, CloseRound(0, 0), now=3.0)
+    state = recover(PLAN, journal, 4.0, 0.0)
+    assert (state.rounds, state.evaluated, state.evaluations_issued) == ((), 0, 1)
+    write(journal, OpenRound(0, 0), now=5.0)
+    (found,) = recover(PLAN, journal, 6.0, 0.0).rounds
+    assert (found.opened_at, found.asked, found.answered) == (5.0, set(), set())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from common.evaluation.federated import FederatedEvaluation
+from common.evaluation.sums import EvaluationSums
 from common.protocol.versions import UpdateSummary, VersionSummary
 from coordinator.storage.retention import best_version, federated_losses, versions_to_keep
 from tests.support.coordinator_records import update_summary, version_summary
@@ -47,3 +49,31 @@ def test_version_zero_the_newest_phase_ends_the_best_and_those_in_use_stay() -> 
 def test_the_current_version_always_stays() -> None:
     assert 0 in versions_to_keep(make_plan(), summaries(1), newest=1, in_use=())
     assert versions_to_keep(make_plan(versions=9), summaries(6), newest=1, in_use=()) == {0, 5, 9}
+
+
+def evaluation(version: int, phase: int, **losses: float) -> FederatedEvaluation:
+    sums = {
+        client: EvaluationSums(rows=1, loss=10 * loss, tokens=10) for client, loss in losses.items()
+    }
+    return FederatedEvaluation(version, phase, "sft", sums)
+
+
+def test_evaluations_by_clients_decide_before_the_losses_that_they_claim() -> None:
+    plan = make_plan(versions=(2, 4))
+    claimed = summaries(6, update_summary(3, 0.1))
+    found = [
+        evaluation(0, 0, a=0.1),
+        evaluation(2, 1, a=3.0, b=1.0),
+        evaluation(4, 1, a=2.0, b=1.0),
+        evaluation(5, 1, b=0.1),
+    ]
+    assert best_version(plan, claimed, found) == 5  # by b, who answered for all
+    assert best_version(plan, claimed, found[:3]) == 4
+    assert best_version(plan, claimed, found[:1]) == 3  # another phase
+
+
+def test_evaluated_versions_of_the_newest_phase_stay() -> None:
+    plan = make_plan(versions=(3, 20))
+    found = [evaluation(1, 0, a=1.0), evaluation(5, 1, a=1.0), evaluation(9, 1, a=2.0)]
+    kept = versions_to_keep(plan, summaries(15), 2, (), found)
+    assert kept == {0, 3, 5, 9, 13, 14, 23}
