@@ -68,6 +68,7 @@ class CoordinatorMetrics(CoordinatorObserver):
             running_contributions(versions),
             rows.evaluations(run),
         )
+        self._evaluations_changed = False
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
@@ -113,6 +114,9 @@ class CoordinatorMetrics(CoordinatorObserver):
 
     def on_tick(self, state: CoordinatorState, store_up: bool, queue_problem: str) -> None:
         self._newest.state = state
+        if self._evaluations_changed:
+            self._newest.evaluations = rows.evaluations(self._run)
+            self._evaluations_changed = False
         self._health.set_problem("store", "" if store_up else "does not answer")
         self._health.set_problem("run", queue_problem)
 
@@ -137,8 +141,7 @@ class CoordinatorMetrics(CoordinatorObserver):
             self._newest.summary = summary
             self._newest.contributions = add_commit(self._newest.contributions, summary)
             self._commit.observe(seconds)
-        if rows.changes_evaluations(actions):
-            self._newest.evaluations = rows.evaluations(self._run)
+        self._evaluations_changed |= rows.changes_evaluations(actions)
 
     def _count(self, action: Action, before: CoordinatorState) -> None:
         match action:

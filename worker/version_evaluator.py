@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import ModelError
+from common.errors import ModelError, WireError
 from common.evaluation.metric_info import REWARD_KINDS
 from common.evaluation.sums import EvaluationSums
 from common.protocol.evaluations import EvalTask
@@ -70,6 +70,7 @@ class VersionEvaluator:
         Raises:
             DataError: The client has no validation rows that can be used.
             ModelError: The model does not fit, or a figure is not finite.
+            WireError: The task names no reference, but needs one.
         """
         with clock.part("load"):
             loaded = self._models.load(
@@ -81,7 +82,9 @@ class VersionEvaluator:
             examples = self._rows.load(task, scorer.objective, loaded.tokenizer)
         blobs = [task.adapter, *([task.candidate] if task.candidate else [])]
         if scorer.kind in REWARD_KINDS:
-            blobs.append(task.reference or task.adapter)
+            if task.reference is None:
+                raise WireError(f"task {task.task_id} names no reference")
+            blobs.append(task.reference)
         total, done = len(examples) * len(blobs), 0
 
         def on_rows(count: int) -> None:

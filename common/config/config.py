@@ -6,6 +6,7 @@ the environment; `common.config.template` documents every key.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from common.protocol.fields import (
     CodecName,
     DtypeName,
     Fraction,
+    Identifier,
     LearningRate,
     LocalEpochs,
     LocalSteps,
@@ -289,6 +291,20 @@ class SamplesConfig(Section):
     model_mb: PositiveInt = 2000
 
 
+class EvaluatorConfig(Section):
+    """[evaluators.NAME]: when a plug-in evaluates; further keys are its own options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    every: PositiveInt | None = None
+    deadline_s: PositiveFloat = 3600.0
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The plug-in's own options."""
+        return self.model_extra or {}
+
+
 def _dotted(value: Any, prefix: str = "") -> Any:
     # `model.name` means the same with and without quotation marks.
     if not isinstance(value, dict):
@@ -320,6 +336,8 @@ class FederationConfig(Section):
     codec: CodecConfig = CodecConfig()
     incremental: IncrementalConfig = IncrementalConfig()
     samples: SamplesConfig = SamplesConfig()
+    trackers: dict[Identifier, dict[str, Any]] = Field(default_factory=dict)  # options, by name
+    evaluators: dict[Identifier, EvaluatorConfig] = Field(default_factory=dict)
     # Dotted keys and their values while the model hub cannot be reached; see
     # `common.config.loader.apply_offline`.
     offline: Annotated[

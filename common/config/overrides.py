@@ -15,7 +15,7 @@ from common.errors import ConfigError
 
 WORKER_PREFIX = "FCCL_WORKER__"
 """Beginning of the variables that set keys of `worker.toml`."""
-_NOT_OFFLINE = {"run", "broker", "store", "operations", "offline"}
+_NOT_OFFLINE = {"run", "broker", "store", "operations", "trackers", "evaluators", "offline"}
 """Sections that do not depend on whether the model hub can be reached."""
 
 

@@ -157,6 +157,14 @@ new_tokens = 40          # limit of an answer's length
 # every = 2              # answer every so many versions; default: an eighth of the plan
 model_mb = 2000          # a base model with larger files is not loaded for samples
 
+[trackers]               # follow the run with TensorBoard, MLflow, ...: docs/extending.md
+# tensorboard.dir="tensorboard"   # [trackers.NAME]: options of a plug-in; needs its extra, here
+                         # fccl[tensorboard]
+
+[evaluators]             # figures of versions by plug-ins, beside the run: docs/extending.md
+# lm-eval={tasks=["arc_easy"],every=4}   # [evaluators.NAME]; without `every` phase ends
+                         # and the last version; deadline_s=3600.0: limit for one version
+
 [offline]                # values for a new run while the model hub cannot be reached, e.g.
                          # "model.name"="offline:gpt2-tiny" and "phase.0.lr"=6e-3
 """

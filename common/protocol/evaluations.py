@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from common.evaluation.sums import EvaluationSums
 from common.protocol.fields import (
@@ -24,6 +24,7 @@ from common.protocol.fields import (
     Seconds,
     Sha256,
     list_to_tuple,
+    one_line,
 )
 from common.protocol.tasks import (
     BaseRef,
@@ -34,6 +35,11 @@ from common.protocol.tasks import (
     ModelPrecision,
     PromptSpec,
 )
+
+MAX_FIGURES = 200
+"""Largest number of figures of one evaluator for one version."""
+FigureName = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(one_line)]
+Figure = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class EvalTask(Record):
@@ -92,3 +98,18 @@ class EvalResult(Record):
     candidate_sums: EvaluationSums | None = None
     seconds: Seconds
     nbytes: Count = 0
+
+
+class EvaluatorFigures(Record):
+    """Figures of a version by a plug-in evaluator: a line of `evaluator_figures.jsonl`.
+
+    Attributes:
+        evaluator: Name of the plug-in in `[evaluators.NAME]`.
+        seconds: Wall-clock time that it took.
+    """
+
+    version: Count
+    at: Seconds
+    evaluator: Identifier
+    figures: Annotated[dict[FigureName, Figure], Field(max_length=MAX_FIGURES)]
+    seconds: Seconds

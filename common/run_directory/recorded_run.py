@@ -18,6 +18,7 @@ from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import RunError
 from common.evaluation.federated import best_of_run, federated_evaluations
+from common.protocol.evaluations import EvaluatorFigures
 from common.protocol.feed import Event
 from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE
@@ -25,6 +26,7 @@ from common.protocol.tasks import BaseRef, PromptSpec, parse_prompt
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.run_directory import journal_reader as journal
 from common.run_directory import samples
+from common.run_directory.evaluator_figures import read_evaluator_figures
 from common.run_directory.records import (
     AcceptedUpdate,
     AttemptRecord,
@@ -75,6 +77,7 @@ class RecordedRun:
     evaluations: tuple[EvaluationRecord, ...] = ()  # by clients, of versions
     scores: tuple[ScoreRecord, ...] = ()  # of updates
     rounds: tuple[RoundRecord, ...] = ()  # evaluations of versions that became due
+    evaluators: tuple[EvaluatorFigures, ...] = ()  # figures of plug-ins
 
     @property
     def started_at(self) -> float:
@@ -245,4 +248,5 @@ def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connect
         evaluations=journal.read_evaluations(db, config.phase),
         scores=journal.read_scores(db),
         rounds=journal.read_rounds(db),
+        evaluators=read_evaluator_figures(directory),
     )

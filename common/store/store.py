@@ -342,7 +342,7 @@ class Store:
     # tables that the coordinator replaces as a whole, and the event feed
 
     def put_table(self, run: str, name: str, rows: Mapping[str, bytes]) -> None:
-        """Replace a hash (`clients`, `queues`, `samples`, `evaluations`) in one step."""
+        """Replace a hash (`clients`, `queues`, `samples`, …) in one step."""
         key = f"fccl:{run}:{name}"
 
         def write(r: Any) -> None:
@@ -369,7 +369,7 @@ class Store:
 
         `events` limits the feed's newest entries.
         """
-        tables = ("clients", "queues", "summaries", "samples", "evaluations")
+        tables = ("clients", "queues", "summaries", "samples", "evaluations", "evaluators")
 
         def pipelined(r: Any) -> list[Any]:
             with r.pipeline(transaction=False) as pipe:

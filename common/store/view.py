@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from common.errors import StoreError, WireError
 from common.evaluation.contributions import ContributionRow, contribution_rows
 from common.evaluation.rows import EvaluationRow
+from common.protocol.evaluations import EvaluatorFigures
 from common.protocol.feed import Event
 from common.protocol.fields import (
     Count,
@@ -142,6 +143,7 @@ class FederationView:
     Attributes:
         evaluations: Evaluations of versions at the sites, by phase and version.
         contributions: What each client contributed to the versions, by client.
+        evaluators: Figures of plug-in evaluators, by version and name.
     """
 
     info: RunInfo
@@ -153,6 +155,7 @@ class FederationView:
     samples: tuple[SampleAnswer, ...] = ()
     evaluations: tuple[EvaluationRow, ...] = ()
     contributions: tuple[ContributionRow, ...] = ()
+    evaluators: tuple[EvaluatorFigures, ...] = ()
 
     @property
     def best(self) -> EvaluationRow | None:
@@ -221,6 +224,7 @@ class _Parts:
         self._feed = _Table(lambda value: unpack(Event, value)[0], key=_stream_order)
         self._samples = _Table(lambda value: unpack(SampleAnswer, value)[0], key=int)
         self._evaluations = _Table(EvaluationRow.model_validate_json)
+        self._evaluators = _Table(EvaluatorFigures.model_validate_json)
         self._summed: tuple[VersionSummary, ...] = ()
         self._contributions: tuple[ContributionRow, ...] = ()
 
@@ -240,6 +244,7 @@ class _Parts:
             samples=self._samples.rows(raw["samples"]),
             evaluations=self._evaluations.rows(raw["evaluations"]),
             contributions=self._contributions,
+            evaluators=self._evaluators.rows(raw["evaluators"]),
         )
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 from broker.protocol import QueueDepth
 from common.clock import format_time
 from common.evaluation.rows import EvaluationRow, evaluation_rows
+from common.protocol.evaluations import EvaluatorFigures
 from common.protocol.membership import Membership
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import pack
@@ -21,6 +22,7 @@ from coordinator.core.events import (
     AdmitClient,
     CloseRound,
     DismissClient,
+    IssueEvaluation,
     OpenRound,
 )
 from coordinator.core.minimum import enough_clients, live_clients, minimum, site_is_live
@@ -141,7 +143,7 @@ def changes_evaluations(actions: Sequence[Action]) -> bool:
         match action:
             case OpenRound() | CloseRound():
                 return True
-            case AcceptEvaluation():
+            case IssueEvaluation() | AcceptEvaluation():
                 if not action.evaluation.candidate:
                     return True
     return False
@@ -160,6 +162,12 @@ def evaluations(run: Run) -> tuple[EvaluationRow, ...]:
 def evaluation_table(rows: Sequence[EvaluationRow]) -> dict[str, bytes]:
     """Return the rows as JSON, because those of many clients are larger than a record's limit."""
     return {f"{row.phase:04d}-{row.version:08d}": row.model_dump_json().encode() for row in rows}
+
+
+def evaluator_table(figures: Sequence[EvaluatorFigures]) -> dict[str, bytes]:
+    return {
+        f"{each.version:08d}-{each.evaluator}": each.model_dump_json().encode() for each in figures
+    }
 
 
 def queue_rows(depths: Mapping[str, QueueDepth]) -> dict[str, bytes]:

@@ -25,6 +25,7 @@ from common.protocol.kinds import EventKind
 from common.protocol.tasks import BlobRef
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import pack, unpack
+from common.run_directory.evaluator_figures import read_evaluator_figures
 from common.store.store import Store
 from common.store.view import RunInfo, RunStatus
 from coordinator.core import event_text, tasks
@@ -90,6 +91,7 @@ class StorePublisher:
         self._up: bool | None = None  # None until the store was first tried
         self._next_check = 0.0
         self._waiting = False
+        self._evaluations_changed = False
         self._samples: Sequence[SampleAnswer] = ()
 
     @property
@@ -176,8 +178,15 @@ class StorePublisher:
         self._try(self._put_samples)
 
     def publish_evaluations(self) -> None:
-        """Replace the published evaluations of versions at the sites."""
-        self._try(self._put_evaluations)
+        """Replace the published evaluations of versions with the next status.
+
+        Many clients answer at about the same time; the table is read from the journal as a whole.
+        """
+        self._evaluations_changed = True
+
+    def publish_evaluators(self) -> None:
+        """Replace the published figures of plug-in evaluators."""
+        self._try(self._put_evaluators)
 
     def publish_version(self, summary: VersionSummary) -> None:
         """Publish a new version: the adapter first, then the pointer to it."""
@@ -248,6 +257,8 @@ class StorePublisher:
         self._store.set_info(self._run_id, pack(info))
         table = rows.client_rows(self._run.plan, state, newest, info.updated_at)
         self._store.put_table(self._run_id, "clients", table)
+        if self._evaluations_changed:
+            self._put_evaluations()
 
     def _put_samples(self) -> None:
         self._store.put_table(self._run_id, "samples", rows.sample_rows(self._samples))
@@ -255,6 +266,11 @@ class StorePublisher:
     def _put_evaluations(self) -> None:
         table = rows.evaluation_table(rows.evaluations(self._run))
         self._store.put_table(self._run_id, "evaluations", table)
+        self._evaluations_changed = False
+
+    def _put_evaluators(self) -> None:
+        table = rows.evaluator_table(read_evaluator_figures(self._run.directory))
+        self._store.put_table(self._run_id, "evaluators", table)
 
     def _put_version(self, summary: VersionSummary) -> None:
         self._store.put_blob(self._run_id, self._run.versions.frame(summary.version))
@@ -334,6 +350,7 @@ class StorePublisher:
         summaries = journal.versions()
         self._put_samples()
         self._put_evaluations()
+        self._put_evaluators()
         for summary in summaries:
             store.put_summary(run_id, summary.version, summary.model_dump_json())
         for version in in_use | {summaries[-1].version}:

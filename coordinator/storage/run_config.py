@@ -11,7 +11,14 @@ from common.config.loader import apply_offline
 from common.errors import ConfigError
 from common.run_directory.recorded_run import CONFIG_FILE, read_config
 
-_PER_START = ("broker", "store", "operations", "offline")  # sections that belong to one start
+_PER_START = (
+    "broker",
+    "store",
+    "operations",
+    "trackers",
+    "evaluators",
+    "offline",
+)  # sections that belong to one start
 _MAY_CHANGE = {"run.dir", "run.keep_versions", "run.contact", "data.dir"} | {
     f"samples.{key}" for key in SamplesConfig.model_fields
 }
@@ -20,8 +27,8 @@ _MAY_CHANGE = {"run.dir", "run.keep_versions", "run.contact", "data.dir"} | {
 def save_config(config: FederationConfig, directory: Path) -> None:
     """Write the configuration into a run directory.
 
-    Addresses are left out, because they may contain passwords and may change between starts. So is
-    [offline], which is decided when the run begins.
+    Addresses are left out, because they may contain passwords and may change between starts. So are
+    the plug-ins that watch a run, and [offline], which is decided when the run begins.
     """
     kept = config.model_copy(update={name: type(getattr(config, name))() for name in _PER_START})
     (directory / CONFIG_FILE).write_text(toml_writer.dump(kept), encoding="utf-8")

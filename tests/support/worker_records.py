@@ -56,7 +56,7 @@ def eval_task(task_id: str = "e1", **changed: Any) -> EvalTask:
     """Return an evaluation of version 0."""
     fields: dict[str, Any] = {
         "task_id": task_id, "attempt": 1, "run": "run-1", "client_id": "client_0", "version": 0,
-        "phase": 0, "objective": "sft", "max_length": 128, "layout": NOTHING, "max_rows": 100,
+        "phase": 0, "objective": "sft", "max_length": 256, "layout": NOTHING, "max_rows": 100,
         "base": {"name": "tiny", "kind": "local", "digest": NOTHING},
         "adapter": {"sha256": NOTHING, "nbytes": 1}, "lora": {"r": 2, "alpha": 4},
         "issued_at": 0.0, "deadline_s": 60.0,

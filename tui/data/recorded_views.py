@@ -66,6 +66,7 @@ def view_at(run: RecordedRun, at: float) -> FederationView:
             [phase.objective for phase in run.config.phase],
             run.config.aggregation.contribution_source,
         ),
+        evaluators=tuple(records_until(run.evaluators, at)),
     )
 
 

@@ -15,7 +15,15 @@ from tui.data.reader import Snapshot
 from tui.data.recorded_views import count_until, updates_by_worker, view_at, workers_at
 
 SPEED = 60.0  # seconds of the run per second
-KEPT_TABLES = ("versions", "events", "clients", "samples", "evaluations", "contributions")
+KEPT_TABLES = (
+    "versions",
+    "events",
+    "clients",
+    "samples",
+    "evaluations",
+    "contributions",
+    "evaluators",
+)
 SLOWEST, FASTEST = 0.125, 2.0**16
 
 
@@ -101,7 +109,7 @@ class _ViewCache:
     def view(self, at: float) -> FederationView:
         run = self._run
         tables = (run.versions, run.events, run.attempts, run.receipts, run.updates, run.samples)
-        evaluated = (run.evaluations, run.rounds, run.scores)
+        evaluated = (run.evaluations, run.rounds, run.scores, run.evaluators)
         ended = sum(each.closed_at is not None and each.closed_at <= at for each in run.rounds)
         counts = (*(count_until(table, at) for table in (*tables, *evaluated)), ended)
         if self._view is None or counts != self._counts:
