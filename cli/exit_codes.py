@@ -4,6 +4,8 @@
 (`fccl services status`); 2 to 9 the class of the error (`common.errors`), 2 also for wrong usage.
 """
 
+DISAGREEMENT = 1
+"""A site's log and the coordinator's journal do not agree (`fccl audit`)."""
 STOPPED = 10
 """Stopped before the plan was complete; `--resume` continues the run."""
 FAILED = 11

@@ -46,6 +46,7 @@ GROUPS: dict[str, dict[str, _Entry]] = {
     "Other organisations": {
         "invite": _Entry("cli.sites.invite", "Create a join token for another organisation."),
         "revoke": _Entry("cli.sites.revoke", "End a site's access at once."),
+        "audit": _Entry("cli.sites.audit", "Compare a site's log with the coordinator's journal."),
         "certs": _Entry("cli.sites.certs", "Create TLS certificates for RabbitMQ and Redis."),
     },
     "Learn from users": {

@@ -158,7 +158,7 @@ class Service:
             RunError: The disk refuses.
         """
         self._start()
-        was_complete = self._state.version >= self._plan.total_versions
+        was_complete = machine.is_complete(self._plan, self._state, self._clock())
         try:
             finish = self._loop(stop)
             self._end(finish, stop)

@@ -35,6 +35,7 @@ from worker.settings.suitability import check_run
 from worker.site import run_discovery
 from worker.site.enrolment import CredentialsCheck, EnrolmentRequests
 from worker.site.local_paths import LocalPaths
+from worker.site.sent_log import SentLogWriter
 from worker.spool import Slot, claim_slot, count_workers
 from worker.task_runner import StepCallback, TaskRunner
 from worker.task_source import TaskSource
@@ -179,6 +180,9 @@ def _make_parts(
     learner = _make_learner(
         settings, run, data, models, source, slot, heartbeats, events, clock, memory
     )
+    sent_log = None
+    if site != LOCAL:
+        sent_log = SentLogWriter(settings.state, run, site.name, clock)
     support = TaskSupport(
         run=run,
         site=site,
@@ -190,6 +194,8 @@ def _make_parts(
         on_event=events.record,
         metrics=metrics,
         settings=own,
+        plan=settings.plan,
+        sent_log=sent_log,
     )
     return WorkerParts(
         name=settings.name,
@@ -232,6 +238,7 @@ def _make_parts(
             throttle=Throttle(own.upload_rate, lambda: count_workers(settings.state)),
             on_publishing=heartbeats.set_publishing,
             public_text=public_text,
+            sent_log=sent_log,
         ),
         metrics=metrics,
         rest=Rest(own.windows, clock),

@@ -13,13 +13,14 @@ from collections.abc import Callable
 
 from broker.chunks import split_update
 from broker.protocol import Broker, BrokerClosed, Message, QueueFull, Site, Topology
-from common.errors import BrokerError, StoreError
+from common.errors import BrokerError, RunError, StoreError
 from common.protocol.tasks import Receipt, TaskRefusal
 from common.protocol.wire import pack
 from common.store.store import Store
 from worker.events import EventCallback, WorkerEventKind
 from worker.observer import Observer
 from worker.settings.bandwidth import Throttle, TransferStopped
+from worker.site.sent_log import SentLogWriter
 from worker.spool import PendingUpdate, Slot
 
 REPUBLISH_S = 60.0
@@ -48,6 +49,7 @@ class Publisher:
         throttle: Throttle | None = None,
         on_publishing: Callable[[PendingUpdate | None], None] = lambda pending: None,
         public_text: Callable[[str], str] = str,
+        sent_log: SentLogWriter | None = None,
     ) -> None:
         self._broker, self._store = broker, store
         self._topology, self._site, self._slot = topology, site, slot
@@ -57,6 +59,7 @@ class Publisher:
         self._throttle = throttle or Throttle(None)
         self._on_publishing = on_publishing
         self._public_text = public_text
+        self._sent_log = sent_log
         self._published: dict[str, float] = {}  # update id → monotonic time
         self.settled = 0  # updates whose receipt has come
         self._wake = threading.Event()
@@ -99,7 +102,7 @@ class Publisher:
                     self._publish(pending)
             except (BrokerClosed, TransferStopped):
                 return
-            except BrokerError as error:
+            except (BrokerError, RunError) as error:
                 self._on_event(WorkerEventKind.WAITING, error.what)
             if last and not self._has_unpublished():
                 return
@@ -125,6 +128,8 @@ class Publisher:
         if since is not None and time.monotonic() - since < REPUBLISH_S:
             return
         frame = pending.path.read_bytes()
+        if self._sent_log is not None:
+            self._sent_log.append_frame(frame)
         self._on_publishing(pending)
         try:
             for message in split_update(pending.update_id, frame):
@@ -144,6 +149,8 @@ class Publisher:
             self._on_receipt(pending, receipt)
             self._metrics.on_receipt(receipt.state)
             self.settled += 1
+        if self._sent_log is not None:
+            self._sent_log.append_receipt(receipt)
         self._slot.drop_update(pending)
         self._published.pop(pending.update_id, None)
         reason = f": {receipt.reason}" if receipt.reason else ""

@@ -30,7 +30,7 @@ from worker.settings.suitability import check_task
 from worker.spool import client_lock
 from worker.task_clock import TaskClock, describe_seconds
 from worker.task_support import TaskResult, TaskSupport
-from worker.trainer import MIN_LOSS, NO_START, TrainedTask, Trainer
+from worker.trainer import MIN_LOSS, NO_START, TrainedTask, Trainer, l2_norm
 
 LOCK_S = 1.0  # longest wait for a client that another process of this machine trains
 
@@ -166,6 +166,9 @@ class TaskRunner:
             tensors=make_table(task.update_codec, layout) if schema1 else None,
             sha256=digest,
         )
+        if (log := self.support.sent_log) is not None:
+            sent = codec.decode(task.update_codec, layout, data)
+            log.note_norm(f"{task.task_id}.{task.attempt}", l2_norm(sent))
         self.support.slot.put_update(update, data)
         return stats
 

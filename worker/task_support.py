@@ -14,6 +14,7 @@ from threading import Event as Flag
 
 from broker.protocol import Site
 from common.errors import FcclError, ModelError
+from common.protocol.run_plan import RunPlan
 from common.protocol.tasks import BaseRef
 from common.store.store import Store
 from learning.training.out_of_memory import REMEDY
@@ -21,8 +22,10 @@ from worker.events import EventCallback, WorkerEventKind
 from worker.heartbeat import HeartbeatSender
 from worker.models.source import ModelSource
 from worker.observer import Observer
+from worker.review.task_check import check_planned
 from worker.settings.bandwidth import TransferStopped
 from worker.settings.settings import SiteSettings
+from worker.site.sent_log import SentLogWriter
 from worker.site_task import SiteTask
 from worker.spool import Slot
 from worker.task_failures import TaskFailures
@@ -60,6 +63,8 @@ class TaskSupport:
     on_event: EventCallback
     metrics: Observer
     settings: SiteSettings = SiteSettings()  # noqa: RUF009 - frozen
+    plan: RunPlan | None = None  # that the people of the site were shown
+    sent_log: SentLogWriter | None = None  # of an invited site
     failures: TaskFailures = field(default_factory=TaskFailures)
 
     def attempt(
@@ -69,9 +74,14 @@ class TaskSupport:
 
         Errors that are no `FcclError`, which torch and others raise, become refusals without their
         text. A stopped transfer interrupts or abandons the task.
+
+        Raises:
+            ConfigError: The task is not of the plan that the site was shown.
         """
         if self.store.get_receipt(self.run, self.site.name, task.task_id) is not None:
             return TaskResult.SETTLED
+        if self.plan is not None:
+            check_planned(self.plan, task)
         try:
             return execute()
         except TransferStopped:

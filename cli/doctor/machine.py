@@ -97,7 +97,10 @@ def check_data(context: CheckContext) -> CheckResult:
         return _prepared(folder)
     if data is not None:
         return _files(data, required=True)
-    checks = [_source(config, kind, config.data.source(kind)) for kind in config.kinds]
+    if config.sites_only and config.evaluation.rows is None:
+        return CheckResult("data", "ok", "data.clients = 0: all rows stay at the sites")
+    sources = {kind: config.evaluation.rows or config.data.source(kind) for kind in config.kinds}
+    checks = [_source(config, kind, source) for kind, source in sources.items()]
     worst = max(checks, key=lambda check: ("ok", "warn", "fail").index(check.status))
     return CheckResult(
         "data", worst.status, "; ".join(check.text for check in checks), worst.remedy
@@ -117,7 +120,8 @@ def _source(config: FederationConfig, kind: RowKind, source: str) -> CheckResult
         kind, source, count=data.rows, seed=config.run.seed, columns=data.columns,
         labels=data.labels, on_message=lambda line: None,
     )  # fmt: skip
-    text = f"{kind}: {len(found.rows)} rows of {source} for {data.clients} clients"
+    whose = "held out" if config.sites_only else f"for {data.clients} clients"
+    text = f"{kind}: {len(found.rows)} rows of {source} {whose}"
     if found.omissions:
         count, first = len({part.place for part in found.omissions}), found.omissions[0]
         text += f"; {count} used in part (the first in line {first.line}: {first.reason})"

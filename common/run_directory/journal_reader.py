@@ -32,7 +32,7 @@ from common.run_directory.records import (
 
 def read_invited_clients(db: sqlite3.Connection) -> dict[str, ClientRecord]:
     """Return the clients of invited sites by id, in the order of joining."""
-    if not _has_table(db, "member"):  # a run that began before sites could be invited
+    if not has_table(db, "member"):  # a run that began before sites could be invited
         return {}
     rows = db.execute("SELECT client_id, site, rows FROM member ORDER BY rowid")
     return {
@@ -121,7 +121,7 @@ def read_evaluations(
     db: sqlite3.Connection, phases: Sequence[PhaseConfig]
 ) -> tuple[EvaluationRecord, ...]:
     """Return the clients' evaluations of versions, without those that score an update."""
-    if not _has_table(db, "evaluation"):
+    if not has_table(db, "evaluation"):
         return ()
     rows = db.execute(
         "SELECT at, task_id, client_id, version, phase, result FROM evaluation"
@@ -147,7 +147,7 @@ def read_evaluations(
 
 def read_rounds(db: sqlite3.Connection) -> tuple[RoundRecord, ...]:
     """Return the evaluations of versions that became due at all clients."""
-    if not _has_table(db, "evaluation_round"):
+    if not has_table(db, "evaluation_round"):
         return ()
     started = db.execute(
         "SELECT client_id, MIN(issued_at) FROM (SELECT client_id, issued_at FROM attempt"
@@ -172,7 +172,7 @@ def read_rounds(db: sqlite3.Connection) -> tuple[RoundRecord, ...]:
 
 def read_scores(db: sqlite3.Connection) -> tuple[ScoreRecord, ...]:
     """Return the scores of updates that clients cannot inflate."""
-    if not _has_table(db, "score"):
+    if not has_table(db, "score"):
         return ()
     rows = db.execute(
         "SELECT score.at, task_id, client_id, source, score, seconds, score.nbytes FROM score"
@@ -192,6 +192,6 @@ def read_scores(db: sqlite3.Connection) -> tuple[ScoreRecord, ...]:
     )
 
 
-def _has_table(db: sqlite3.Connection, name: str) -> bool:
+def has_table(db: sqlite3.Connection, name: str) -> bool:
     query = "SELECT 1 FROM sqlite_master WHERE name = ?"
     return db.execute(query, (name,)).fetchone() is not None

@@ -85,21 +85,27 @@ def step(plan: Plan, state: CoordinatorState, event: CoordinatorEvent, now: floa
     return _advance(plan, handled, now)
 
 
+def is_complete(plan: Plan, state: CoordinatorState, now: float) -> bool:
+    """Return whether the last version is made, and its evaluation by the clients has ended."""
+    made = state.version >= plan.total_versions
+    return made and not state.rounds and not evaluations.due_rounds(plan, state, now)
+
+
 def _advance(plan: Plan, done: Transition, now: float) -> Transition:
     """Commit if the buffer is ready; then finish if the run is over, else issue tasks."""
     if done.state.draining and schedule.drained(plan, done.state, now):
         done = done.then(state=replace(done.state, stopping=True))
     done = _then(done, scores.record_answered(plan, done.state))
     done = _then(done, schedule.commit_if_ready(plan, done.state, now))
-    due = evaluations.due_rounds(plan, done.state, now)
     if not done.state.stopping:
+        due = evaluations.due_rounds(plan, done.state, now)
         done = _then(done, evaluations.open_rounds(done.state, due, now))
         done = _then(done, evaluations.close_rounds(plan, done.state, now))
-    trained = done.state.version >= plan.total_versions
-    if trained and not done.state.rounds and (not done.state.stopping or not due):
+    if is_complete(plan, done.state, now):
         return done.then(FinishRun(complete=True, reason="the plan is complete"))
     if done.state.stopping:
         return done.then(FinishRun(complete=False, reason=_stop_reason(done.state)))
+    trained = done.state.version >= plan.total_versions
     # In a run of sites only, others may still join.
     if not trained and plan.clients and not schedule.eligible_clients(plan, done.state):
         reason = "every client is quarantined"

@@ -71,7 +71,7 @@ def sent_items(plan: RunPlan) -> Iterator[tuple[str, str]]:
     if plan.contribution_source == "federated":
         yield (
             "",
-            "if the site agrees (shares_updates in worker.toml), its updates go to other sites,"
+            "if the site agrees (share_updates in worker.toml), its updates go to other sites,"
             " which evaluate them, and it evaluates theirs",
         )
     yield "", "on joining: the number of rows of each kind, this machine's name and its software"

@@ -24,6 +24,8 @@ from evaluation.evaluator import (
     pick_evenly,
 )
 from evaluation.prompts import format_line, format_question
+from evaluation.report import files
+from evaluation.report.build import build_report
 from learning.data import rows as rows_of
 from learning.data.row_types import Conversation, Message, PreferencePair
 from learning.evaluation.inference import evaluate
@@ -277,6 +279,22 @@ def test_runs_that_learn_different_things_are_not_compared(
 
 
 # What a report costs
+
+
+def test_a_run_of_sites_only_is_evaluated_on_its_own_held_out_rows(
+    place: Path, tmp_path: Path
+) -> None:
+    both = tmp_path / "heldout.jsonl"
+    both.write_text("".join((place / f"{kind}.jsonl").read_text() for kind in ("sft", "va")))
+    table = {**causal_config(place), "data": {"clients": 0}, "evaluation": {"rows": str(both)}}
+    run = make_run(tmp_path, table)
+    report = build_report(evaluator_of(run), 3, FEW)
+    texts, pairs = report.assessment.kinds
+    assert (texts.heldout[-1].rows, pairs.heldout[-1].rows) == (4, 4)
+    assert texts.clients == {} and texts.pooled[-1].rows == 0
+    text = files.write_report(report, tmp_path / "report").read_text()
+    assert "4 held-out rows" in text and "No client has validation rows" not in text
+    assert "No client has evaluated a version yet." in text
 
 
 def test_a_large_model_is_evaluated_on_a_sample_of_every_owners_rows(causal: Evaluator) -> None:

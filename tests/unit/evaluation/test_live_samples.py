@@ -85,6 +85,17 @@ def test_a_text_gets_its_likeliest_class_with_the_probability(place: Path, tmp_p
         assert each.probability is not None and 0.5 <= each.probability <= 1
 
 
+def test_prompts_of_a_file_are_answered_instead_of_held_out_rows(
+    place: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "Why?"}\n{"instruction": "Say it.", "output": "It."}\n')
+    config = {**causal_config(place), "data": {"clients": 0}}
+    found = list(sampled(make(tmp_path, config, prompts_file=str(file), new_tokens=1)))
+    answered = [(e.asked, e.expected) for e in found if isinstance(e, SampleAnswer)]
+    assert answered == [("Why?", ""), ("Say it.", "It.")]
+
+
 def test_known_answers_are_not_generated_again(place: Path, tmp_path: Path) -> None:
     run = make(tmp_path, causal_config(place), prompts=1, new_tokens=1)
     known = tuple(each for each in sampled(run) if isinstance(each, SampleAnswer))

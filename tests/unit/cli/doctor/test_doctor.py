@@ -172,6 +172,22 @@ def test_rows_that_are_too_few_and_a_source_that_is_missing_fail(
         machine.check_data(replace(situation, data=tmp_path / "nowhere.jsonl"))
 
 
+def test_a_run_of_sites_only_needs_no_rows_but_its_held_out_ones_are_checked(
+    situation: CheckContext, tmp_path: Path
+) -> None:
+    config = situation.config
+    data = config.data.model_copy(update={"clients": 0})
+    only = config.model_copy(update={"data": data})
+    check = machine.check_data(replace(situation, config=only))
+    assert check.status == "ok" and "all rows stay at the sites" in check.text
+    own = str(rows(tmp_path / "heldout.jsonl", 6))
+    evaluation = config.evaluation.model_copy(update={"rows": own})
+    check = machine.check_data(
+        replace(situation, config=only.model_copy(update={"evaluation": evaluation}))
+    )
+    assert check.status == "ok" and check.text.endswith(f"6 rows of {own} held out")
+
+
 def test_a_workers_folder_is_counted_by_client(situation: CheckContext, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
