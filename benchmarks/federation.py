@@ -8,11 +8,10 @@ from pathlib import Path
 from types import TracebackType
 
 from cli.demo.embedded import EmbeddedFederation, FederationCallbacks
+from cli.run.local_tasks import LocalTasks
 from common.config.config import IncrementalConfig
 from common.errors import RunError
-from common.run_directory.recorded_run import read_run
 from coordinator.storage.run import Run
-from evaluation.live_samples import LiveSampler
 from learning.training.device import detect
 
 POLL_S = 0.1
@@ -32,9 +31,15 @@ class Federation:
             on_event=lambda event: on_line(f"{event.kind}: {event.text}"),
             on_worker_event=lambda kind, text: on_line(f"worker {kind}: {text}"),
         )
-        recorded = read_run(run.directory)
-        samples = LiveSampler(recorded, run.base_path, run.samples, time.time)
-        self._federation = EmbeddedFederation(run, detect(), incremental, samples, callbacks)
+        tasks = LocalTasks(lambda message, part: None, on_line)
+        self._federation = EmbeddedFederation(
+            run,
+            detect(),
+            incremental,
+            tasks.live_samples(run),
+            callbacks,
+            scores=tasks.update_scores(run),
+        )
         self._run = run
 
     @property

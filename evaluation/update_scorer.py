@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from common.errors import FcclError, RunError
 from common.evaluation.sums import mean_loss
 from common.memory import release_free_memory
@@ -28,10 +30,19 @@ from coordinator.scores_source import ScoreRequest, ScoreSource, no_score
 from coordinator.storage.spool import Spool
 from evaluation.evaluator import HELDOUT, EvaluationRows, Evaluator, find_reward_reference
 from learning.evaluation.row_scores import Scores
-from learning.training.device import detect
+from learning.training.device import Compute, available_cores
 
 CLOSING_S = 5.0  # for a model that is being loaded
 KNOWN_VERSIONS = 64  # whose loss is kept; updates in flight start from the newest few
+
+
+def scoring_compute() -> Compute:
+    """Return the device of scores, in float32: a score is a small difference of two losses.
+
+    On a CPU half of the cores are left to a worker on this machine.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Compute(device, max(1, available_cores() // 2), autocast=False)
 
 
 class HeldoutLoss:
@@ -39,18 +50,19 @@ class HeldoutLoss:
 
     def __init__(self, run: RecordedRun, base_path: Path) -> None:
         self._run = run
-        self._evaluator = Evaluator(run, base_path, detect())
+        self._evaluator = Evaluator(run, base_path, scoring_compute())
         self._rows: dict[RowKind, EvaluationRows] = {}
         self._references: dict[tuple[RowKind, int], Scores] = {}
         self._versions: dict[int, float] = {}
 
     def load(self) -> None:
-        """Load the model and the rows of the first phase.
+        """Load the model and the rows of the first phase; limit the threads of PyTorch.
 
         Raises:
             ModelError: The base model cannot be loaded.
             DataError: There are no held-out rows of that kind.
         """
+        torch.set_num_threads(self._evaluator.compute.threads)
         self._load_rows(self._run.config.phase[0].kind)
 
     def of_version(self, version: int) -> float:

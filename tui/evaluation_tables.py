@@ -10,10 +10,12 @@ from rich.text import Text
 
 from common.evaluation.contributions import ContributionRow, contribution_table
 from common.evaluation.rows import EvaluationRow
+from common.protocol.evaluations import EvaluatorFigures
 from tui.formatting import MISSING, format_number, plural
 
 MAX_EVALUATIONS = 10  # newest of each phase
 MAX_NAMED = 4
+MAX_FIGURES = 6  # of an evaluator, side by side
 BEST_MARK = "★"
 
 
@@ -75,6 +77,29 @@ def contributions(rows: Sequence[ContributionRow]) -> RenderableType:
         table.add_row(*row)
     title = f"contribution of each client: 1 is average; scores from {rows[0].source!r}"
     return Group(Text(title, style="bold"), table)
+
+
+def evaluator_tables(rows: Sequence[EvaluatorFigures]) -> RenderableType:
+    """Return a table of the figures of each plug-in evaluator, by version."""
+    names = sorted({row.evaluator for row in rows})
+    return Group(*(_evaluator(name, [r for r in rows if r.evaluator == name]) for name in names))
+
+
+def _evaluator(name: str, rows: Sequence[EvaluatorFigures]) -> RenderableType:
+    shown = rows[-MAX_EVALUATIONS:]
+    figures = list(dict.fromkeys(figure for row in shown for figure in row.figures))
+    rest = len(figures) - MAX_FIGURES
+    table = _new_table("version", *figures[:MAX_FIGURES], *(["others"] if rest > 0 else []))
+    for row in shown:
+        cells = [format_number(row.figures.get(figure)) for figure in figures[:MAX_FIGURES]]
+        table.add_row(str(row.version), *cells, *([str(rest)] if rest > 0 else []))
+    return Group(Text(f"figures of evaluator {name}", style="bold"), table)
+
+
+def evaluator_line(row: EvaluatorFigures) -> str:
+    """Return the figures of one evaluator for one version in a line."""
+    figures = ", ".join(f"{name} {format_number(value)}" for name, value in row.figures.items())
+    return f"{row.evaluator}, version {row.version}: {figures}"
 
 
 def _new_table(first: str, *others: str) -> Table:

@@ -12,7 +12,7 @@ from common.clock import format_time
 from common.protocol.heartbeat import Heartbeat
 from common.store.inbox_totals import add_up
 from common.store.view import ClientRow, FederationView
-from tui.evaluation_tables import contributions, evaluation_tables, name_some
+from tui.evaluation_tables import contributions, evaluation_tables, evaluator_tables, name_some
 from tui.formatting import format_event, plural
 
 STATUS_STYLES = {"running": "green", "finished": "green", "waiting": "yellow", "stopped": "yellow"}
@@ -28,6 +28,7 @@ def status_panel(view: FederationView, now: float, events: int = 6) -> Renderabl
         _clients(view),
         _workers(view, now),
         *([evaluation_tables(view.evaluations, view.info.phases)] if view.evaluations else []),
+        *([evaluator_tables(view.evaluators)] if view.evaluators else []),
         *([contributions(view.contributions)] if view.contributions else []),
         *(
             Text(format_event(event), overflow="ellipsis", no_wrap=True)

@@ -128,5 +128,5 @@ def _sums(
 ) -> EvaluationSums:
     try:
         return scorer.sums(examples, scores, reference)
-    except (ValueError, OverflowError):
-        raise ModelError(f"the loss of {name} is not a finite number", "lower phase.lr") from None
+    except ModelError as error:
+        raise ModelError(f"{name}: {error.what}", error.remedy) from None

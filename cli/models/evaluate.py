@@ -152,6 +152,8 @@ def command(
     if run.config.sites_only and not recorded:
         answers = _ask_sites(run, version, config_path, as_json)
         run = answers.run
+        if version is None and answers.version in run.versions_on_disk():
+            version = answers.version
     if not run.config.has_heldout:
         chosen = run.choose_version(version)
         sys.exit(show_recorded(run, chosen, answers, out, as_json))

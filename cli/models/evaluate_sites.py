@@ -33,6 +33,7 @@ class SiteAnswers:
 
     run: RecordedRun
     refused: str = ""  # why the sites were not asked, or the answers were not awaited
+    version: int | None = None  # the version that they have evaluated
 
     @property
     def asked(self) -> bool:
@@ -55,14 +56,8 @@ def ask_sites(
     try:
         store = connect(config.store.url, ca=config.store.ca)
         _check_served(store, run)
-        before = set(_keys(run))
-        opened = next((each for each in _open_rounds(run) if version in (None, each.version)), None)
-        if opened is None:
-            target = "" if version is None else str(version)
-            await_reply(store, run.run_id, commands.send(store, run.run_id, "evaluate", target))
-            run = read_run(run.directory)
-            opened = next((r for r in reversed(run.rounds) if _key(r) not in before), None)
-        return SiteAnswers(run) if opened is None else _wait(store, run, opened, on_progress)
+        opened = _open_round(run, version) or _request(store, run, version)
+        return _wait(store, run, opened, on_progress)
     except (RunError, StoreError) as error:
         return SiteAnswers(run, _reason(error))
 
@@ -75,6 +70,28 @@ def _check_served(store: Store, run: RecordedRun) -> None:
     status = view.read(store, name).info.status
     if status in view.ENDED_STATUSES:
         raise RunError(f"no coordinator serves this run: it is {status}")
+
+
+def _request(store: Store, run: RecordedRun, version: int | None) -> RoundRecord:
+    """Let the coordinator open a round, and return it.
+
+    Raises:
+        RunError: The coordinator refuses, or does not answer.
+    """
+    before = {_key(each) for each in run.rounds}
+    target = "" if version is None else str(version)
+    try:
+        await_reply(store, run.run_id, commands.send(store, run.run_id, "evaluate", target))
+    except RunError:
+        # The version may have become due by itself in the meantime.
+        if (opened := _open_round(read_run(run.directory), version)) is not None:
+            return opened
+        raise
+    after = read_run(run.directory).rounds
+    opened = next((each for each in reversed(after) if _key(each) not in before), None)
+    if opened is None:
+        raise RunError("the coordinator has recorded no evaluation", "see `fccl status`")
+    return opened
 
 
 def _wait(
@@ -93,18 +110,16 @@ def _wait(
         text = f"version {opened.version}: {answered} of {expected} clients have answered"
         on_progress(text, min(1.0, answered / expected))
         if current.closed_at is not None:
-            return SiteAnswers(run)
+            return SiteAnswers(run, version=opened.version)
         _check_served(store, run)
         time.sleep(POLL_S)
     return SiteAnswers(run, f"the evaluation of version {opened.version} has not ended in time")
 
 
-def _open_rounds(run: RecordedRun) -> list[RoundRecord]:
-    return [each for each in reversed(run.rounds) if each.closed_at is None]
-
-
-def _keys(run: RecordedRun) -> list[tuple[int, int, float]]:
-    return [_key(each) for each in run.rounds]
+def _open_round(run: RecordedRun, version: int | None) -> RoundRecord | None:
+    """Return the newest round of a version, or of any, that has not ended."""
+    rounds = (each for each in reversed(run.rounds) if each.closed_at is None)
+    return next((each for each in rounds if version in (None, each.version)), None)
 
 
 def _key(opened: RoundRecord) -> tuple[int, int, float]:

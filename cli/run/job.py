@@ -14,7 +14,7 @@ from cli.console import Output
 from cli.run import join_site
 from cli.run.join_site import SiteRequest
 from common.config.config import FederationConfig, IncrementalConfig
-from common.errors import DataError
+from common.errors import ConfigError, DataError
 from worker.settings import loader
 from worker.settings.settings import SiteSettings
 
@@ -46,8 +46,14 @@ def local_job(
     """Return the job of a worker at the coordinator's own site.
 
     Raises:
+        ConfigError: All rows of the run stay at invited sites.
         DataError: `--data` does not name one directory.
     """
+    if config.sites_only:
+        raise ConfigError(
+            "with data.clients = 0 the coordinator's own site has no clients to train",
+            "`fccl invite SITE` prints a token: fccl worker --join TOKEN --data FILE",
+        )
     if len(data) > 1:
         raise DataError(f"--data names {len(data)} paths", "name one directory of client files")
     if data and not data[0].is_dir():

@@ -19,8 +19,7 @@ MIN_LOSS = 1e-6  # nats per token; the inverse of a claim near 0 would overflow
 SINGLE_CLIENT_RANGE = (0.5, 2.0)  # weight of the only client in a buffer
 
 
-DROP_RANGE = (0.05, 2.0)  # × the median of the positive drops; a useless update counts a little
-MIN_COSINE = 0.05
+MEASURE_RANGE = (0.05, 2.0)  # × the median of the positive ones; a useless update counts a little
 
 
 def contribution_loss(stats: ContributionStats, source: str) -> float:
@@ -43,23 +42,20 @@ def contribution_score(loss: float, samples: int, mode: str) -> float:
     return {"loss": 1 / loss, "size": float(samples), "combined": samples / loss}[mode]
 
 
-def measured_values(values: Sequence[float | None], source: str) -> list[float]:
+def measured_values(values: Sequence[float | None]) -> list[float]:
     """Return the factor of each client's score that follows from drops in loss, or cosines.
 
-    A missing value is the median of the others; all are 1 if none is known. Cosines are at least
-    `MIN_COSINE`, drops within `DROP_RANGE` of the median of the positive ones. If no drop is
+    A missing value is the median of the others; all are 1 if none is known. Values are limited to
+    `MEASURE_RANGE` of the median of the positive ones: only their ratios matter, since the deltas
+    of LoRA factors are nearly orthogonal, and even helpful ones have small cosines. If none is
     positive, the updates do not differ in anything that could be measured, and all values are 1.
     """
     filled = _fill_missing(values)
-    if filled is None:
-        return [1.0] * len(values)
-    if source == "cosine":
-        return [max(MIN_COSINE, value) for value in filled]
-    positive = [value for value in filled if value > 0]
-    if not positive:
+    positive = [value for value in filled or () if value > 0]
+    if filled is None or not positive:
         return [1.0] * len(values)
     middle = median(positive)
-    low, high = DROP_RANGE[0] * middle, DROP_RANGE[1] * middle
+    low, high = MEASURE_RANGE[0] * middle, MEASURE_RANGE[1] * middle
     return [min(high, max(low, value)) for value in filled]
 
 
@@ -160,7 +156,7 @@ def _scores(
             losses = clamp_losses(losses)
         return [contribution_score(x, n, mode) for x, n in zip(losses, counts, strict=True)]
     known = [measured.get(client) for client in stats]
-    values = (_fill_missing(known) or [1.0] * len(known)) if raw else measured_values(known, source)
+    values = (_fill_missing(known) or [1.0] * len(known)) if raw else measured_values(known)
     return [measured_score(x, n, mode) for x, n in zip(values, counts, strict=True)]
 
 

@@ -19,7 +19,7 @@ def carry_out(plan: Plan, state: CoordinatorState, command: Command, now: float)
         case "pause":
             return _pause(state, command)
         case "resume":
-            return _resume(state, command)
+            return _resume(state, command, now)
         case "drain":
             after = replace(state, draining=True, paused=False)
             return _confirm(after, command, "the run is drained")
@@ -44,10 +44,11 @@ def _pause(state: CoordinatorState, command: Command) -> Transition:
     return _confirm(replace(state, paused=True), command, text, paused=True)
 
 
-def _resume(state: CoordinatorState, command: Command) -> Transition:
+def _resume(state: CoordinatorState, command: Command, now: float) -> Transition:
     if not state.paused:
         return _refuse(state, command, "the run is not paused")
-    return _confirm(replace(state, paused=False), command, "the run is resumed", paused=False)
+    after = evaluations.restart_deadlines(replace(state, paused=False), now)
+    return _confirm(after, command, "the run is resumed", paused=False)
 
 
 def _kick(plan: Plan, state: CoordinatorState, command: Command) -> Transition:

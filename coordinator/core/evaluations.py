@@ -3,7 +3,8 @@
 Clients evaluate version 0, the end of each phase (once with the objective of that phase and once
 with that of the next one), the last version, and every `evaluation.every` versions. A round asks
 each client once, before its next training task, and ends when all live ones have answered, or after
-`evaluation.deadline_s`. `coordinator/core/evaluation_answers.py` handles the answers.
+`evaluation.deadline_s`, not counting pauses, outages and restarts.
+`coordinator/core/evaluation_answers.py` handles the answers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from types import MappingProxyType
 
 from common.protocol.kinds import RejectionKind
 from coordinator.core.events import (
@@ -106,20 +108,33 @@ def close_rounds(plan: Plan, state: CoordinatorState, now: float) -> Transition:
     """
     done = Transition(state)
     for each in state.rounds:
-        late = now - each.opened_at >= plan.evaluation.deadline_s
-        if late or _is_answered(plan, done.state, each, now):
+        if _is_late(plan, state, each.opened_at, now) or _is_answered(plan, done.state, each, now):
             closed = _close_round(plan, done.state, each)
             done = done.then(*closed.actions, state=closed.state)
     return done
 
 
+def _is_late(plan: Plan, state: CoordinatorState, since: float, now: float) -> bool:
+    """Return whether a deadline is over; none ends while nobody can be asked."""
+    stands_still = state.paused or not state.store_up
+    return not stands_still and now - since >= plan.evaluation.deadline_s
+
+
+def restart_deadlines(state: CoordinatorState, now: float) -> CoordinatorState:
+    """Give open rounds and evaluations their whole time again, after a pause or an outage."""
+    rounds = tuple(replace(each, opened_at=now) for each in state.rounds)
+    opened = {key: replace(each, issued_at=now) for key, each in state.evaluations.items()}
+    return replace(state, rounds=rounds, evaluations=MappingProxyType(opened))
+
+
 def _is_answered(plan: Plan, state: CoordinatorState, each: EvaluationRound, now: float) -> bool:
     able, members = evaluators(plan, state, each.phase), state.members(plan)
-    if not able:
-        return True
-    live = [name for name in able if site_is_live(plan, state, members[name].site, now)]
-    pending = {e.client_id for e in state.evaluations.values() if each.covers(e)}
-    return bool(each.asked) and all(n in each.asked and n not in pending for n in live)
+    pending = [e for e in state.evaluations.values() if each.covers(e)]
+    live = {name for name in able if site_is_live(plan, state, members[name].site, now)}
+    if not live:  # all may come back; after a restart, nobody was seen yet
+        return not pending and each.asked.issuperset(able)
+    waiting = any(e.client_id in live or now < e.lease_until for e in pending)
+    return not waiting and each.asked.issuperset(live)
 
 
 def _close_round(plan: Plan, state: CoordinatorState, each: EvaluationRound) -> Transition:
@@ -220,7 +235,7 @@ def _expire_or_reissue(plan: Plan, state: CoordinatorState, now: float) -> Trans
     allowed = may_issue(plan, state, now)
     for each in tuple(state.evaluations.values()):
         site = members[each.client_id].site
-        if now - each.issued_at >= plan.evaluation.deadline_s or _is_lost(state, each, site, now):
+        if _is_late(plan, state, each.issued_at, now) or _is_lost(state, each, site, now):
             rejection = Rejection(RejectionKind.EXPIRED, "the evaluation was not answered in time")
             closed = close_evaluations(done.state, (each,), rejection)
             done = done.then(*closed.actions, state=closed.state)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from common.protocol.kinds import EventKind
+from coordinator.core.evaluations import restart_deadlines
 from coordinator.core.events import Action, HeartbeatsRead, IssueTask, LogEvent, log_event
 from coordinator.core.state import CoordinatorState, OpenTask, Plan
 from coordinator.core.transition import Transition
@@ -31,6 +32,8 @@ def renew_leases(
     named = {(signal.site, signal.task_id) for signal in signals}
     members = state.members(plan)
     store_returned = not state.store_up
+    if store_returned:
+        state = restart_deadlines(state, now)
     for task in state.tasks.values():
         site = members[task.client_id].site
         in_training = (site, task.task_id) in named

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from common.protocol.evaluations import EvalResult
 from coordinator.core.evaluation_answers import candidate_answer
+from coordinator.core.evaluations import restart_deadlines
 from coordinator.core.state import (
     CandidateAnswer,
     CoordinatorState,
@@ -18,11 +19,12 @@ from coordinator.storage.journal import Journal
 
 
 def recover_evaluations(
-    plan: Plan, journal: Journal, state: CoordinatorState, lease_until: float
+    plan: Plan, journal: Journal, state: CoordinatorState, now: float, lease_until: float
 ) -> CoordinatorState:
     """Return a state with its evaluations, rounds and scores; its buffer is recovered already.
 
-    Updates with evaluations of them count as requested; other scores are requested again.
+    Rounds and evaluations have their whole time again, or a stop over night would end them. Updates
+    with evaluations of them count as requested; other scores are requested again.
     """
     issued, evaluated = journal.rows(
         "SELECT (SELECT COUNT(*) FROM evaluation),"
@@ -36,7 +38,7 @@ def recover_evaluations(
     )
     candidates = journal.rows("SELECT DISTINCT candidate FROM evaluation WHERE candidate <> ''")
     buffered = {update.task_id for update in state.buffer}
-    return replace(
+    state = replace(
         state,
         evaluations=MappingProxyType(_open_evaluations(journal, lease_until)),
         rounds=_open_rounds(journal),
@@ -47,6 +49,7 @@ def recover_evaluations(
         scoring=frozenset(task for (task,) in candidates if task in buffered),
         answers=MappingProxyType(_answers(plan, journal, buffered - scores.keys())),
     )
+    return restart_deadlines(state, now)
 
 
 def last_scores(journal: Journal, phase: int) -> dict[str, float]:

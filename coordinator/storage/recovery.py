@@ -2,7 +2,8 @@
 
 Leases, live workers, refusals of open tasks, requests for scores and the store's health are not in
 the journal, because they are outdated after a restart. Every open task and evaluation gets a fresh
-lease; unless a heartbeat names it meanwhile, it is issued again.
+lease, and is issued again unless a heartbeat names it meanwhile; deadlines of evaluations start
+again.
 
 The buffer is filled by the machine's own rule, `coordinator/core/state_changes.py: accept_update`.
 Versions, tasks and clients are read as they were written. Two rules are restated in SQL: norms
@@ -51,7 +52,7 @@ def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> Coordin
         state = accept_update(state, update, norm, accepted_at)
     clients = _clients(journal, plan.phase_of(version))
     state = replace(state, clients=MappingProxyType(clients))
-    return recover_evaluations(plan, journal, state, now + lease_s)
+    return recover_evaluations(plan, journal, state, now, now + lease_s)
 
 
 def _open_tasks(journal: Journal, lease_until: float) -> dict[str, OpenTask]:

@@ -50,7 +50,8 @@ def build_limits_section(run: RecordedRun) -> str:
     weights = _WEIGHTS["train" if mode == "size" else source]
     if mode == "combined" and weights != _WEIGHTS["train"]:
         weights += ", and on numbers of rows that clients report"
-    return _LIMITS.format(weights=f"Contribution weights rest on {weights}.")
+    text = _LIMITS.format(weights=f"Contribution weights rest on {weights}.")
+    return " ".join(text.split())
 
 
 def build_privacy_section(run: RecordedRun, version: int) -> str:
@@ -70,7 +71,7 @@ def build_privacy_section(run: RecordedRun, version: int) -> str:
     sent = _SENT.format(
         codec=f"as {config.codec.update}", sums=sums if run.evaluations else "", shared=shared
     )
-    return "\n\n".join((*parts, sent, _MEMORY))
+    return "\n\n".join(" ".join(part.split()) for part in (*parts, sent, _MEMORY))
 
 
 def _held(config: FederationConfig) -> str:

@@ -1,13 +1,19 @@
 """Sums over the scores of rows, which pool exactly: what a site sends, and metrics follow from.
 
+A loss that is not a finite number raises `ModelError`: such a model has diverged.
+
 Data path: `learning.evaluation.row_scores` → here → `common.evaluation.sums.metric_values`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import fsum
+from collections.abc import Iterable, Sequence
+from math import fsum, nan
+from typing import Any
 
+from pydantic import ValidationError
+
+from common.errors import ModelError
 from common.evaluation.sums import MAX_CLASSES, EvaluationSums
 
 PairValues = Sequence[tuple[float, float]]
@@ -22,7 +28,7 @@ def text_sums(nats: Sequence[float], tokens: Sequence[int], sizes: Sequence[int]
         tokens: Response tokens of each row, end of sequence included.
         sizes: UTF-8 bytes of each row's response.
     """
-    return EvaluationSums(rows=len(nats), loss=_loss(nats), tokens=sum(tokens), bytes=sum(sizes))
+    return _make(rows=len(nats), loss=_loss(nats), tokens=sum(tokens), bytes=sum(sizes))
 
 
 def preference_sums(
@@ -44,13 +50,13 @@ def preference_sums(
         (chosen / n, rejected / m)
         for (chosen, rejected), (n, m) in zip(policy, lengths, strict=True)
     ]
-    return EvaluationSums(
+    return _make(
         rows=len(policy),
         loss=_loss(losses),
         likelier=_count_greater(policy),
         likelier_per_token=_count_greater(per_token),
         rewarded=_count_greater(rewards),
-        margin=fsum(chosen - rejected for chosen, rejected in rewards),
+        margin=_total(chosen - rejected for chosen, rejected in rewards),
     )
 
 
@@ -68,13 +74,13 @@ def rating_sums(
             pooled loss of several clients is the mean of their own, each with its own z₀.
     """
     rated = list(zip(rewards, good, strict=True))
-    return EvaluationSums(
+    return _make(
         rows=len(rated),
         loss=_loss(losses),
         rewarded=_count_greater([(r, 0.0) if liked else (0.0, r) for r, liked in rated]),
         good=sum(good),
-        reward_good=fsum(reward for reward, liked in rated if liked),
-        reward_bad=fsum(reward for reward, liked in rated if not liked),
+        reward_good=_total(reward for reward, liked in rated if liked),
+        reward_bad=_total(reward for reward, liked in rated if not liked),
     )
 
 
@@ -89,7 +95,7 @@ def class_sums(
     for guess, right in zip(predicted, true, strict=True):
         if confusion:
             confusion[right][guess] += 1
-    return EvaluationSums(
+    return _make(
         rows=len(nats),
         loss=_loss(nats),
         correct=sum(guess == right for guess, right in zip(predicted, true, strict=True)),
@@ -97,9 +103,24 @@ def class_sums(
     )
 
 
+def _make(**sums: Any) -> EvaluationSums:
+    """Return a record of sums; `ModelError` if one is not a finite number."""
+    try:
+        return EvaluationSums(**sums)
+    except ValidationError:
+        raise ModelError("the loss is not a finite number", "lower phase.lr") from None
+
+
 def _loss(values: Sequence[float]) -> float:
-    total = fsum(values)
+    total = _total(values)
     return 0.0 if total < 0 else total  # −log p of a certain answer may be rounded below 0
+
+
+def _total(values: Iterable[float]) -> float:
+    try:
+        return fsum(values)
+    except (OverflowError, ValueError):  # ∞ − ∞
+        return nan
 
 
 def _count_greater(pairs: PairValues) -> float:

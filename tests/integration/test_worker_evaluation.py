@@ -231,7 +231,7 @@ def test_a_client_with_too_few_rows_for_a_validation_set_says_so(
 def test_an_adapter_whose_loss_is_not_finite_is_refused(harness: EvaluationHarness) -> None:
     harness.evaluate(candidate=harness.put_adapter(1e30))
     with harness.serving(harness.worker()):
-        assert "the loss of the candidate is not a finite" in harness.next_refusal().reason
+        assert "the candidate: the loss is not a finite number" in harness.next_refusal().reason
 
 
 # Interrupted

@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 
 from common.evaluation.contributions import contribution_rows
 from common.evaluation.rows import evaluation_rows
+from common.protocol.evaluations import EvaluatorFigures
 from common.run_directory.recorded_run import read_run
 from tests.support.evaluation_records import evaluation, put_evaluations, put_rounds, round_of
 from tests.support.tui.builders import client, snapshot, version_history
@@ -97,6 +98,29 @@ def test_status_shows_evaluations_contributions_and_who_is_silent() -> None:
     assert "version 3 is best: 2.500 nats per token; 1 evaluation open" in text
     assert "★ version 3 2.500 3.000 client_1 1.000 20 2/3 open client_2" in " ".join(text.split())
     assert "contribution of each client: 1 is average" in text
+
+
+def test_figures_of_plug_in_evaluators_are_shown() -> None:
+    shown = evaluated_run()
+    assert shown.view is not None
+    figures = [
+        EvaluatorFigures(version=v, at=9.0, evaluator="exam", figures={"acc": v / 8}, seconds=1.0)
+        for v in (0, 3)
+    ]
+    shown = replace(shown, view=replace(shown.view, evaluators=tuple(figures)))
+    text = " ".join(printed(shown).split())
+    assert "figures of evaluator exam version acc 0 0.000 3 0.375" in text
+    app = PaneApp(EvaluationPane())
+
+    async def script(pilot: Pilot[None]) -> None:
+        app.pane.show(shown)
+        line = "exam, version 3: acc 0.375"
+        await wait_until(pilot, "the newest", lambda: line in screen_text(app))
+        app.query_one("#eval-versions", RowList).focus()
+        await pilot.press("down")
+        await wait_until(pilot, "the first", lambda: "exam, version 0" in screen_text(app))
+
+    run_pane(app, script)
 
 
 def test_the_status_of_an_earlier_release_has_none_of_these_lines() -> None:

@@ -20,7 +20,7 @@ from common.evaluation.contributions import ContributionRow
 from common.evaluation.rows import EvaluationRow
 from common.store.view import FederationView
 from tui.data.reader import Snapshot
-from tui.evaluation_tables import BEST_MARK, answered_text, name_some, worst_text
+from tui.evaluation_tables import BEST_MARK, answered_text, evaluator_line, name_some, worst_text
 from tui.formatting import MISSING, format_number
 from tui.panes.table_pane import TablePane
 from tui.widgets.cell import LEAST, Cell, number, word
@@ -28,6 +28,7 @@ from tui.widgets.live_table import Column, LiveTable
 from tui.widgets.row_list import RowList
 from tui.widgets.sparkline import downsample, sparkline
 
+BESIDE = ("contributions", "clients", "evaluators")  # shown beside the evaluations
 CURVE = 10  # versions of a client's curve, the newest ones
 POOLED_CURVE = 30
 EVALUATIONS_HEADER = "  version phase   pooled  worst client              range  answered  missing"
@@ -52,6 +53,7 @@ class EvaluationPane(Vertical):
 
     DEFAULT_CSS = """
     EvaluationPane > #eval-versions { height: 1fr; min-height: 3; }
+    EvaluationPane > #eval-plugins { height: auto; max-height: 4; }
     EvaluationPane > #eval-title { height: auto; background: $panel; }
     EvaluationPane > #eval-clients { height: 1fr; min-height: 3; }
     """
@@ -64,6 +66,7 @@ class EvaluationPane(Vertical):
     def compose(self) -> ComposeResult:
         yield Static(id="eval-head", markup=False)
         yield RowList(header=EVALUATIONS_HEADER, empty=NOT_EVALUATED, id="eval-versions")
+        yield Static(id="eval-plugins", markup=False)
         yield Static(id="eval-title", markup=False)
         yield LiveTable(COLUMNS, id="eval-clients")
 
@@ -80,7 +83,7 @@ class EvaluationPane(Vertical):
                 lambda at: Text(_version_line(newest[at], phases)),
             )
             self._show_selected()
-        elif view.contributions is not before.contributions or view.clients is not before.clients:
+        elif any(getattr(view, name) is not getattr(before, name) for name in BESIDE):
             self._show_selected()
 
     def action_sort(self) -> None:
@@ -109,6 +112,9 @@ class EvaluationPane(Vertical):
         own = [each for each in view.evaluations if row is not None and each.phase == row.phase]
         self.query_one("#eval-head", Static).update(_curve(own, view.info.phases))
         self.query_one("#eval-title", Static).update(_title(row, view.info.contribution_source))
+        figures = _evaluator_lines(view, row.version if row is not None else None)
+        self.query_one("#eval-plugins", Static).update(figures)
+        self.query_one("#eval-plugins").display = bool(figures)
         self.query_one(LiveTable).fill(client_cells(view, row, own))
 
 
@@ -203,6 +209,13 @@ def _curve(history: Sequence[EvaluationRow], phases: Sequence[str]) -> Text:
     best = next((f"; {BEST_MARK} version {row.version}" for row in history if row.best), "")
     text = f"  {metric.title}, {better} is better: {first} {curve} {last}{best}"
     return Text.assemble((objective, "bold"), text)
+
+
+def _evaluator_lines(view: FederationView, version: int | None) -> str:
+    """Return the figures of plug-in evaluators for a version; where it has none, the newest."""
+    newest = {each.evaluator: each for each in view.evaluators}
+    own = {each.evaluator: each for each in view.evaluators if each.version == version}
+    return "\n".join(evaluator_line(each) for each in (newest | own).values())
 
 
 def _title(row: EvaluationRow | None, source: str) -> str:

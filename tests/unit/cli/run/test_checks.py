@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cli import checks
+from cli.run.job import local_job
 from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, DataError
@@ -77,3 +78,10 @@ def test_files_that_do_not_exist_are_named_with_their_key(
     with pytest.raises(DataError, match=r"none\.jsonl does not exist") as caught:
         checks.check_coordinator(configured(tmp_path, data={"clients": 0}, **table), "start")
     assert caught.value.remedy == f"check {key}"
+
+
+def test_a_worker_of_the_coordinators_own_site_has_nothing_to_train_in_a_run_of_sites_only(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match="own site has no clients"):
+        local_job(configured(tmp_path, data={"clients": 0}), (), None)

@@ -230,21 +230,23 @@ def measured(source: str, **more: object) -> AggregationConfig:
 
 
 def test_drops_are_limited_to_a_range_around_the_median_of_the_positive_ones() -> None:
-    found = measured_values([0.2, 0.1, 0.3, 9.0, -5.0], "server")
+    found = measured_values([0.2, 0.1, 0.3, 9.0, -5.0])
     assert found == pytest.approx([0.2, 0.1, 0.3, 0.5, 0.0125])  # the median is 0.25
 
 
-def test_cosines_have_a_lower_bound() -> None:
-    assert measured_values([0.8, -0.9, 0.01], "cosine") == [0.8, 0.05, 0.05]
+def test_only_the_ratios_of_measured_values_matter() -> None:
+    small = measured_values([0.04, -0.05, 0.02])
+    assert small == pytest.approx([0.04, 0.0015, 0.02])  # the median is 0.03
+    assert measured_values([0.4, -0.5, 0.2]) == pytest.approx([10 * value for value in small])
 
 
 @pytest.mark.parametrize("values", [[None, None], [-1.0, 0.0], [-0.3, None]])
 def test_updates_without_a_measurable_gain_count_the_same(values: list[float | None]) -> None:
-    assert measured_values(values, "federated") == [1.0, 1.0]
+    assert measured_values(values) == [1.0, 1.0]
 
 
 def test_a_missing_value_is_the_median_of_the_others() -> None:
-    assert measured_values([0.1, None, 0.2, 0.3], "server")[1] == pytest.approx(0.2)
+    assert measured_values([0.1, None, 0.2, 0.3])[1] == pytest.approx(0.2)
 
 
 def test_the_weight_follows_the_drop_and_not_the_claimed_loss() -> None:

@@ -8,12 +8,14 @@ from types import MappingProxyType
 import pytest
 
 from common.config.config import PhaseConfig
+from common.protocol.commands import Command
 from common.protocol.kinds import EventKind, RejectionKind
 from coordinator.core import machine
 from coordinator.core.evaluations import ATTEMPTS, due_rounds, versions_needed
 from coordinator.core.events import (
     CloseEvaluation,
     CloseRound,
+    CommandReceived,
     FinishRun,
     HeartbeatsRead,
     IssueEvaluation,
@@ -172,6 +174,20 @@ def test_a_round_ends_in_time_and_names_who_is_missing() -> None:
     done = machine.step(plan, state, HeartbeatsRead(busy), 100.0)
     assert ended(done) == [CloseRound(0, 0, ("c0", "c1"), 0)]
     assert len(closed(done)) == 2 and not done.state.evaluations
+
+
+def test_a_pause_and_an_outage_of_the_store_do_not_count_against_the_deadline() -> None:
+    plan = evaluating_plan()
+    state = replace(beat(plan, CoordinatorState()).state, paused=True)
+    assert ended(beat(plan, state, 500.0)) == []
+    resume = CommandReceived(Command(command_id="k1", action="resume"))
+    state = machine.step(plan, state, resume, 500.0).state
+    state = machine.step(plan, state, HeartbeatsRead((), store_up=False), 550.0).state
+    assert ended(machine.step(plan, state, Tick(), 900.0)) == []
+    busy = HeartbeatsRead((WorkerSignal("local", True, None),) * 2)
+    state = machine.step(plan, state, busy, 1000.0).state
+    assert ended(machine.step(plan, state, busy, 1099.0)) == []
+    assert len(ended(machine.step(plan, state, busy, 1100.0))) == 1
 
 
 def test_an_evaluation_is_issued_again_when_its_lease_ends_and_given_up_after_some_attempts() -> (

@@ -39,12 +39,16 @@ def durable(plan: Plan, state: CoordinatorState) -> CoordinatorState:
         name: replace(task, lease_until=0.0, refusals=0, parked=False)
         for name, task in state.tasks.items()
     }
-    evaluations = {name: replace(each, lease_until=0.0) for name, each in state.evaluations.items()}
+    evaluations = {
+        name: replace(each, lease_until=0.0, issued_at=0.0)
+        for name, each in state.evaluations.items()
+    }
     federated = plan.aggregation.contribution_source == "federated"
     return replace(
         state,
         tasks=MappingProxyType(tasks),
         evaluations=MappingProxyType(evaluations),
+        rounds=tuple(replace(each, opened_at=0.0) for each in state.rounds),
         scoring=state.scoring if federated else frozenset(),  # others are requested again
         seen_at=MappingProxyType({}),
         full_at=0.0,
