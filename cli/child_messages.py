@@ -36,6 +36,7 @@ class MessageKind(StrEnum):
     SAMPLE = "sample"
     NOTE = "note"  # a log event about samples or scores
     SCORE = "score"  # of an update
+    FIGURES = "figures"  # of a version, by a plug-in evaluator
     STARTED = "started"  # the demo's run can be watched at `url`
     FINISHED = "finished"  # the demo's run is over; the text sums it up in a line
 

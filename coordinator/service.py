@@ -51,6 +51,7 @@ from coordinator.cosine_scores import CosineScores
 from coordinator.ingest.ingest import Ingest
 from coordinator.ingest.site_queues import FLOOD_MESSAGES, MUTE_S, SiteMessage, SiteQueues
 from coordinator.observer import CoordinatorObserver
+from coordinator.plugin_source import PluginSource
 from coordinator.publish import rows
 from coordinator.publish.delivery import DeliveryPublisher
 from coordinator.publish.store_publisher import StorePublisher, versions_in_use
@@ -58,6 +59,7 @@ from coordinator.samples_source import SamplesSource
 from coordinator.scores_source import ScoreRequest, ScoreSource
 from coordinator.sites.credentials import SiteAccess
 from coordinator.storage.candidates import Candidates
+from coordinator.storage.evaluator_figures import append_figures
 from coordinator.storage.recovery import recover
 from coordinator.storage.run import Run
 from coordinator.storage.samples import SamplesFile
@@ -102,6 +104,8 @@ class Service:
         samples: SamplesSource | None = None,
         scores: ScoreSource | None = None,
         delivery: DeliveryPublisher | None = None,
+        evaluators: PluginSource | None = None,
+        trackers: PluginSource | None = None,
     ) -> None:
         """Store the arguments; `serve` takes the run over.
 
@@ -120,6 +124,8 @@ class Service:
             samples: Source of live samples.
             scores: Source of the scores of contribution source `server`.
             delivery: Publisher of the result for invited sites.
+            evaluators: Plug-ins that evaluate versions.
+            trackers: Plug-ins that follow the figures of the run.
         """
         self._run, self._plan, self._journal = run, run.plan, run.journal
         self._clock, self._on_event, self._access = clock, on_event, access
@@ -136,6 +142,7 @@ class Service:
             scores = CosineScores(run.versions, spool)
         self._scores = scores or ScoreSource()
         self._delivery = delivery
+        self._evaluators, self._trackers = evaluators or PluginSource(), trackers or PluginSource()
         self._state = CoordinatorState()
         self._finish: FinishRun | None = None
         self._ticked_at = 0.0
@@ -156,8 +163,8 @@ class Service:
             finish = self._loop(stop)
             self._end(finish, stop)
         finally:
-            self._samples.close()
-            self._scores.close()
+            for source in (self._samples, self._scores, self._evaluators, self._trackers):
+                source.close()
         return RunOutcome(
             finish.complete, finish.reason, self._state.version, finish.failed, was_complete
         )
@@ -174,6 +181,8 @@ class Service:
         self._queues.open()
         self._samples.start(self._state.version, self._samples_file.answers)
         self._scores.start()
+        self._evaluators.start()
+        self._trackers.start()
 
     def _loop(self, stop: Flag) -> FinishRun:
         try:
@@ -213,6 +222,7 @@ class Service:
         newest = self._writer.summaries[-1]
         self._publisher.publish_state(self._state, newest, self._queue_problem)
         self._collect_samples()
+        self._collect_from_plugins()
         self._publish_depths()
         self._metrics.on_tick(self._state, self._publisher.is_up, self._queue_problem)
 
@@ -224,7 +234,11 @@ class Service:
             self._queues.delete()
             self._ingest.expire(math.inf)  # unfinished uploads can no longer be completed
             self._samples.finish(stop)
+            self._evaluators.finish("finished", stop)
         self._collect_samples()
+        self._collect_from_plugins()  # trackers get the last figures, too
+        self._trackers.finish("finished" if finish.complete else "stopped", stop)
+        self._collect_from_plugins()
 
     # messages of sites
 
@@ -326,6 +340,14 @@ class Service:
         if answers:
             self._samples_file.append(self._journal, answers)
             self._publisher.publish_samples(self._samples_file.displayed)
+
+    def _collect_from_plugins(self) -> None:
+        figures, events = self._evaluators.collect()
+        if figures:
+            append_figures(self._run.directory, self._journal, figures)
+            self._publisher.publish_evaluators()
+        described = [event_text.describe_figures(each) for each in figures]
+        self._record(*described, *events, *self._trackers.collect()[1])
 
     def _collect_scores(self) -> None:
         scores, events = self._scores.collect()

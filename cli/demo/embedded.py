@@ -20,6 +20,7 @@ from common.protocol.feed import Event
 from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
 from common.store.embedded import EmbeddedStore
+from coordinator.plugin_source import PluginSource
 from coordinator.samples_source import SamplesSource
 from coordinator.scores_source import ScoreSource
 from coordinator.service import RunOutcome, Service
@@ -51,6 +52,8 @@ class EmbeddedFederation:
         callbacks: FederationCallbacks,
         update_bytes: int = UPDATE_QUEUE_BYTES,
         scores: ScoreSource | None = None,
+        evaluators: PluginSource | None = None,
+        trackers: PluginSource | None = None,
     ) -> None:
         self.store = EmbeddedStore()
         self.errors: list[BaseException] = []  # of the two threads
@@ -58,6 +61,7 @@ class EmbeddedFederation:
         self.abandon_task = threading.Event()  # set when the worker's task is no longer needed
         self._run, self._compute, self._incremental = run, compute, incremental
         self._samples, self._scores, self._callbacks = samples, scores, callbacks
+        self._evaluators, self._trackers = evaluators, trackers
         self._update_bytes = update_bytes  # quota of the update queue
         self._server = EmbeddedServer()
         self._ended = threading.Event()
@@ -113,6 +117,8 @@ class EmbeddedFederation:
                 update_bytes=self._update_bytes,
                 samples=self._samples,
                 scores=self._scores,
+                evaluators=self._evaluators,
+                trackers=self._trackers,
             )
             self._outcome = service.serve(self.stop_requested)
         except BaseException as error:  # raised again by `join`

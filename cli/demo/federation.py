@@ -15,6 +15,7 @@ from cli.console import Output
 from cli.demo.child import Lifeline
 from cli.demo.embedded import EmbeddedFederation, FederationCallbacks
 from cli.run import session
+from cli.run.child_plugins import check_plugins, make_evaluators, make_trackers
 from cli.run.local_tasks import LocalTasks
 from cli.signals import handle_signals
 from common.config.config import FederationConfig
@@ -38,6 +39,7 @@ def run_federation(
         screen: Connection to the process with the screen, if there is one.
     """
     begun = time.time()
+    check_plugins(config, output)
     tasks = LocalTasks(output.progress, output.print)
     run = session.open_run(config, mode, tasks, output, on_set_aside=lambda old: None)
     callbacks = FederationCallbacks(output.print_event, on_progress=output.progress)
@@ -49,6 +51,8 @@ def run_federation(
         callbacks,
         config.broker.site_mib << 20,
         tasks.update_scores(run),
+        make_evaluators(run),
+        make_trackers(run),
     )
     store = federation.store
     store.start()

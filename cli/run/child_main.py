@@ -28,6 +28,7 @@ from common.errors import FcclError
 
 INTERRUPTED_S = 3.0  # for an interrupted task to clean up
 POLL_S = 0.2  # between reads of commands and answers
+TRACKER_POLL_S = 0.5  # between looks for new figures
 
 Fields = dict[str, Any]
 
@@ -185,6 +186,38 @@ def _score(request: Fields, channel: Channel) -> None:
             scorer.request([ScoreRequest(**command["score"])])
 
 
+def _check_plugins(request: Fields, channel: Channel) -> None:
+    from cli.run.plugin_tasks import check_plugins
+
+    check_plugins(request["trackers"], request["evaluators"])
+
+
+def _track(request: Fields, channel: Channel) -> None:
+    """Let a tracker follow the run; the command `{"finish": OUTCOME}` ends it."""
+    from cli.run.plugin_tasks import track
+
+    name, options = request["name"], request["options"]
+    track(Path(request["directory"]), name, options, lambda: channel.receive(TRACKER_POLL_S))
+
+
+def _evaluate(request: Fields, channel: Channel) -> None:
+    """Let plug-ins evaluate versions; the command `{"finish": OUTCOME}` ends it.
+
+    Messages are `figures` and `note`.
+    """
+    from cli.run.plugin_tasks import evaluate
+
+    directory, base_path = Path(request["directory"]), Path(request["base_path"])
+    evaluate(
+        directory,
+        base_path,
+        request["evaluators"],
+        lambda: channel.receive(POLL_S),
+        on_figures=lambda each: channel.output.send(MessageKind.FIGURES, figures=each.fields()),
+        on_failure=lambda text: channel.output.send(MessageKind.NOTE, text, "warning"),
+    )
+
+
 TASKS: dict[str, Callable[[Fields, Channel], Any]] = {
     "prepare": _prepare,
     "base model": _find_base_model,
@@ -192,6 +225,9 @@ TASKS: dict[str, Callable[[Fields, Channel], Any]] = {
     "report": _write_report,
     "samples": _sample,
     "scores": _score,
+    "check plug-ins": _check_plugins,
+    "tracker": _track,
+    "evaluators": _evaluate,
 }
 
 if __name__ == "__main__":

@@ -22,7 +22,13 @@ from coordinator.scores_source import ScoreSource
 from coordinator.storage import run as runs
 from coordinator.storage.run import Run
 
-_CONNECTIONS = {"broker", "store", "operations"}  # sections that no task needs
+_CONNECTIONS = {
+    "broker",
+    "store",
+    "operations",
+    "trackers",
+    "evaluators",
+}  # sections that no task needs
 
 
 class ChildTasks:

@@ -28,6 +28,7 @@ from cli.options import (
     with_metrics_port,
 )
 from cli.run import session
+from cli.run.child_plugins import check_plugins, make_evaluators, make_trackers
 from cli.run.child_tasks import ChildTasks
 from cli.run.health_server import COORDINATOR_LIMIT_S, ProcessStatus, serve_status
 from cli.signals import handle_signals
@@ -64,6 +65,7 @@ def command(
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Coordinate until the plan is complete or a stop is requested; return the exit code."""
     checks.check_coordinator(config, mode)
+    check_plugins(config, output)
     with serve_status(config.operations, COORDINATOR_LIMIT_S) as status:
         return _serve(config, mode, output, status)
 
@@ -94,6 +96,8 @@ def _serve(config: FederationConfig, mode: str, output: Output, status: ProcessS
             metrics=CoordinatorMetrics(status.registry, status.health, run),
             samples=tasks.live_samples(run),
             scores=tasks.update_scores(run),
+            evaluators=make_evaluators(run),
+            trackers=make_trackers(run),
             delivery=DeliveryPublisher(run, store, time.time, tasks.write_cards),
         )
         stop = threading.Event()

@@ -27,6 +27,8 @@ class EventKind(StrEnum):
     SITES = "sites"  # invitations, and the accounts of invited sites
     COMMAND = "command"
     EVALUATION = "evaluation"  # of a version at the sites: due, or ended
+    EVALUATOR = "evaluator"  # figures of a version by a plug-in, or its failure
+    TRACKER = "tracker"  # a plug-in that follows the run has failed
     SCORES = "scores"  # of updates cannot be computed
     DEAD_LETTER = "dead-letter"
     FLOOD = "flood"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from common.protocol.evaluations import EvaluatorFigures
 from common.protocol.feed import Event
 from common.protocol.kinds import EventKind
 from common.protocol.versions import VersionSummary
@@ -20,6 +21,17 @@ from coordinator.core.events import (
     OpenRound,
     log_event,
 )
+
+MAX_NAMED = 4  # figures of an evaluator in the feed
+
+
+def describe_figures(found: EvaluatorFigures) -> LogEvent:
+    """Return the feed entry for figures of a plug-in evaluator, which names the first few."""
+    named = [f"{key} {value:.4g}" for key, value in found.figures.items()]
+    text = ", ".join([*named[:MAX_NAMED], *(["…"] if len(named) > MAX_NAMED else [])])
+    return LogEvent(
+        "info", EventKind.EVALUATOR, f"{found.evaluator} of version {found.version}: {text}"[:500]
+    )
 
 
 def describe(

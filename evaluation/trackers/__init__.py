@@ -1,0 +1,1 @@
+"""Trackers: experiment trackers that follow a run, as entry points of `fccl.trackers`."""
