@@ -19,7 +19,13 @@ from common.document.markdown import to_markdown
 from common.evaluation.metric_info import METRICS
 from coordinator.storage.retention import federated_losses
 from evaluation.assessed import KindAssessment
-from evaluation.report import federated_tables, figure_tables, history_tables, plots
+from evaluation.report import (
+    evaluator_tables,
+    federated_tables,
+    figure_tables,
+    history_tables,
+    plots,
+)
 from evaluation.report.report import Report, federated_accuracy
 from learning.evaluation.metrics import EvalMetrics, client_spread
 
@@ -52,6 +58,7 @@ def build_blocks(report: Report, prefix: str) -> list[Block]:
         *(figure_tables.build_comparison(report.comparison) if report.comparison else []),
         *figure_tables.build_metrics(report.assessment, prefix),
         *federated_tables.build_evaluations(report, prefix),
+        *evaluator_tables.build_evaluators(report.evaluators),
         *figure_tables.build_answers(report.assessment),
         *federated_tables.build_contributions(report),
         *history_tables.build_data(report),
@@ -85,6 +92,7 @@ def build_fields(report: Report, *, history: bool) -> dict[str, Any]:
         "evaluations": [row.fields() for row in report.evaluations],
         "best_version": report.best.version if report.best else None,
         "contributions": [row.fields() for row in report.contributions],
+        "evaluators": [each.fields() for each in report.evaluators],
         "scores": [score.fields() for score in report.scores],
         "federated_loss": federated_losses(report.versions),
         "federated_accuracy": federated_accuracy(report.versions),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from common.config.config import PhaseConfig
 from common.evaluation.contributions import ContributionRow, contribution_rows
 from common.evaluation.rows import EvaluationRow, evaluation_rows
+from common.protocol.evaluations import EvaluatorFigures
 from common.protocol.versions import VersionSummary
 from common.run_directory.recorded_run import RecordedRun
 from common.run_directory.records import ScoreRecord, WarmStart
@@ -48,6 +49,7 @@ class Report:
     evaluations: tuple[EvaluationRow, ...] = ()  # by clients, on rows of their own
     contributions: tuple[ContributionRow, ...] = ()  # of clients, to the versions
     scores: tuple[ScoreRecord, ...] = ()  # of updates, that clients cannot inflate
+    evaluators: tuple[EvaluatorFigures, ...] = ()  # figures of plug-ins
 
     @property
     def best(self) -> EvaluationRow | None:
@@ -75,6 +77,7 @@ def report_of(run: RecordedRun, assessment: Assessment) -> Report:
             run.versions, objectives, run.config.aggregation.contribution_source
         ),
         scores=run.scores,
+        evaluators=run.evaluators,
     )
 
 

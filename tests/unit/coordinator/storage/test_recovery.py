@@ -49,6 +49,7 @@ def durable(plan: Plan, state: CoordinatorState) -> CoordinatorState:
         tasks=MappingProxyType(tasks),
         evaluations=MappingProxyType(evaluations),
         rounds=tuple(replace(each, opened_at=0.0) for each in state.rounds),
+        unscored=frozenset(),
         scoring=state.scoring if federated else frozenset(),  # others are requested again
         seen_at=MappingProxyType({}),
         full_at=0.0,
