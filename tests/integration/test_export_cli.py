@@ -95,7 +95,7 @@ def test_the_card_of_a_real_run_has_its_losses_and_its_snippet_runs(
 ) -> None:
     exported(place, "runs/x", "carded")
     text = (directory / "carded" / "README.md").read_text()
-    assert "2 clients" in text
+    assert "2 simulated clients" in text
     (found,) = re.findall(r"^\| 1 \| nats .*? \| 4 \| ([\d.]+) to ([\d.]+)", text, re.MULTILINE)
     lines = (directory / "runs/x/progress.jsonl").read_text().splitlines()
     losses = [json.loads(line)["train_loss"] for line in lines]
