@@ -112,7 +112,7 @@ class ChildPlugin(PluginSource):
         # A run that was stopped must end, even though `stop` stays set.
         while self._thread.is_alive() and not (outcome == "finished" and stop.is_set()):
             if time.monotonic() >= deadline:
-                self._note("warning", f"{self._title}: no end within {self._patience_s:.0f} s")
+                self._note("warning", f"{self._title}: no end within {self._patience_s:g} s")
                 break
             self._thread.join(POLL_S)
         self.close()

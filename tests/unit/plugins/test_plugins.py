@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,18 @@ from typing import Any
 import pytest
 
 from cli.child_messages import MessageKind
+from cli.run.child_plugins import ChildPlugin
 from cli.run.child_process import ChildProcess
 from cli.run.plugin_tasks import check_plugins, evaluate, track
 from common.errors import ConfigError
 from common.plugins.secrets import without_secrets
 from common.protocol.evaluations import EvaluatorFigures
 from common.protocol.fields import one_line
+from common.protocol.kinds import EventKind
 from coordinator.storage.evaluator_figures import append_figures
 from coordinator.storage.journal import Journal
 from tests.support.evaluated_runs import make_run, write_sources
+from tests.support.paths import ROOT
 from tests.support.plugins import install_documented_plugins
 
 
@@ -201,3 +206,31 @@ def test_lm_eval_runs_the_documented_local_task(
     evaluate(made, base, {"lm-eval": options}, finish(), found.append, pytest.fail)
     assert [each.version for each in found] == [0, 3]
     assert 0 <= found[0].figures["yes_or_no/acc"] <= 1
+
+
+def test_a_tracker_that_fails_is_one_warning(
+    run: Path, installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [str(installed / "site-packages"), str(ROOT)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    request = {"directory": str(run), "name": "lines", "options": {"path": str(installed)}}
+    tracker = ChildPlugin("tracker", request, "tracker lines", EventKind.TRACKER, 60.0)
+    tracker.start()
+    tracker.ask_to_finish("finished")
+    tracker.finish("finished", threading.Event())
+    figures, (event,) = tracker.collect()
+    assert (figures, event.level) == ([], "warning")
+    assert event.text.startswith("tracker lines ended, and the run goes on: IsADirectoryError")
+
+
+def test_a_tracker_that_hangs_is_killed_at_the_end(
+    run: Path, installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [str(installed / "site-packages"), str(ROOT)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    os.mkfifo(installed / "pipe")  # opening it waits for a reader, who never comes
+    request = {"directory": str(run), "name": "lines", "options": {"path": str(installed / "pipe")}}
+    tracker = ChildPlugin("tracker", request, "tracker lines", EventKind.TRACKER, 0.1)
+    tracker.start()
+    tracker.finish("finished", threading.Event())
+    assert [event.text for event in tracker.collect()[1]] == ["tracker lines: no end within 0.1 s"]
