@@ -79,6 +79,7 @@ def main(task: str) -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in `_send_error`
         if (lack := out_of_memory.translate(error)) is not None:
             _send_error(output, lack)
         else:
@@ -89,6 +90,8 @@ def main(task: str) -> None:
 
 
 def _send_error(output: MessageOutput, error: FcclError) -> None:
+    # The coordinator closes a child that reports an error: the exit must not be interrupted.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     fields = {"error": type(error).__name__, "what": error.what, "remedy": error.remedy}
     output.send(MessageKind.ERROR, str(error), "error", **fields)
 

@@ -9,6 +9,8 @@ runs/NAME/
     progress.jsonl           a line per version
     client_metrics.jsonl     a line per update
     samples.jsonl            a line per answer of a version to a held-out prompt
+    evaluator_figures.jsonl  a line per version and plug-in evaluator
+    trackers/                what each tracker has logged
     report/                  written at the end
 """
 

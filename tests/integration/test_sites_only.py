@@ -165,7 +165,12 @@ def test_three_sites_train_evaluate_and_keep_a_model_and_no_row_leaves_them(
     report = (headquarters.run / "report/report.md").read_text()
     assert all(name in report for name in NAMES)
     for name, worker in workers.items():
-        found = newest_delivered(sites[name].state / "sites" / f"small.{name}" / "work")
+        work = sites[name].state / "sites" / f"small.{name}" / "work"
+        audit = sites[name].command(
+            "audit", str(work / "sent.jsonl"), "--run", str(headquarters.run)
+        )
+        assert audit.end() == 0, f"{audit.out}\n{audit.err}"
+        found = newest_delivered(work)
         assert found is not None, worker.out
         folder, delivered = found
         assert delivered.final == VERSIONS and delivered.best is not None

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from common.protocol.delivery import (
+    DeliveredAdapter,
+    DeliveredCard,
+    DeliveredVersion,
+    Delivery,
+)
 from common.protocol.feed import Event
 from common.protocol.fields import Record
 from common.protocol.heartbeat import Heartbeat, LocalEvent
@@ -76,6 +82,19 @@ MODEL = CurrentModel(
     max_length=64,
     prompt=TASK.prompt,
 )
+DELIVERY = Delivery(
+    run="run-1",
+    at=5.0,
+    objective="sft",
+    base=TASK.base,
+    lora=TASK.lora,
+    prompt=TASK.prompt,
+    final=DeliveredVersion(
+        version=3,
+        adapter=DeliveredAdapter(sha256=SHA, nbytes=99),
+        card=DeliveredCard(sha256=SHA, nbytes=9),
+    ),
+)
 _NO_LAYOUT = {"layout": None, "tensors": (ENTRY,)}
 SCHEMA_1: list[Record] = [
     UPDATE.model_copy(update=_NO_LAYOUT),
@@ -93,6 +112,7 @@ EXAMPLES: list[Record] = [
     TaskRefusal(task_id="t1", attempt=1, client_id="c", worker_id="w", reason="no base model"),
     Adapter(version=3, codec="bf16", layout=SHA, layout_bytes=9),
     MODEL,
+    DELIVERY,
     *SCHEMA_1,
     Event(at=1.0, level="info", kind="version", text="one", refs={"version": 1, "loss": 0.5}),
     VersionSummary(version=1, phase=0, at=1.0, sha256=SHA, nbytes=9, train_loss=2.5),
