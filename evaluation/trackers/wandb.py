@@ -52,3 +52,4 @@ class WandbTracker:
 
     def close(self, outcome: Outcome) -> None:
         self._run.finish(exit_code=0 if outcome == "finished" else 1)
+        wandb.teardown()  # offline, its service writes the file only after `finish` has returned

@@ -167,7 +167,7 @@ def test_mlflow_reads_what_its_tracker_wrote(run: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 def test_wandb_writes_an_offline_run(run: Path) -> None:
-    # In a process of its own, as always: wandb leaves a service behind that belongs to its process.
+    # In a process of its own, as in a run, which ends without exit handlers.
     request = {"directory": str(run), "name": "wandb", "options": {"mode": "offline"}}
     child = ChildProcess("tracker", request)
     child.start()
