@@ -87,8 +87,9 @@ turns = "all"            # sft: learn every answer of a conversation, or only th
 
 [schedule]
 concurrency = 4          # limit of tasks in flight; async: no more than live workers
-# min_clients = 2        # fewer clients with live workers: nothing is issued or committed;
-                         # default: 2 if data.clients = 0, else 1
+# min_clients = 2        # fewer clients with live workers: nothing is issued or committed; above
+                         # 1, a version has updates of two clients; default: 2 if data.clients = 0,
+                         # else 1
 # buffer_size = 2        # K, updates per version; default: concurrency // 2, or a sync round
 reissue = "immediate"    # asynchronous; or "commit": a round after each commit (FedAvg)
 # quorum = 3             # sync: commit with this many updates after the round deadline;

@@ -1,6 +1,8 @@
 """Minimum of live clients: below it nothing is issued or committed.
 
-So no version is made of a single client's update. A minimum of 1 has no effect.
+With a minimum above 1, no version is made of a single client's updates either, as it would show
+them to the others; except for K = 1, where every version is one update. A minimum of 1 has no
+effect.
 """
 
 from __future__ import annotations
@@ -53,6 +55,13 @@ def enough_clients(plan: Plan, state: CoordinatorState, now: float) -> bool:
     """Return whether anything may be issued or committed."""
     needed = minimum(plan, state)
     return needed <= 1 or len(live_clients(plan, state, now)) >= needed
+
+
+def sole_contributor(plan: Plan, state: CoordinatorState) -> str | None:
+    """Return the client of all buffered updates, if a version also needs those of another one."""
+    clients = {update.client_id for update in state.buffer}
+    alone = len(clients) == 1 and plan.schedule.buffer > 1 and minimum(plan, state) > 1
+    return clients.pop() if alone else None
 
 
 def report_shortage(plan: Plan, state: CoordinatorState, now: float) -> Transition:

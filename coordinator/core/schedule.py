@@ -15,7 +15,7 @@ from coordinator.core import scores
 from coordinator.core.evaluations import running_by_site
 from coordinator.core.events import CloseTask, CommitVersion, IssueTask, Rejection
 from coordinator.core.leases import reissue_expired
-from coordinator.core.minimum import enough_clients, trainable_clients
+from coordinator.core.minimum import enough_clients, sole_contributor, trainable_clients
 from coordinator.core.state import CoordinatorState, OpenTask, Plan
 from coordinator.core.state_changes import apply_commit
 from coordinator.core.transition import Transition
@@ -26,9 +26,10 @@ AHEAD = 2  # tasks by which a client that wants one may be ahead of its turn
 def commit_if_ready(plan: Plan, state: CoordinatorState, now: float) -> Transition:
     """Commit the next version if the buffer is full or its time is up.
 
-    It waits for the minimum of live clients, and a while for scores of the updates.
+    It waits for the minimum of live clients, where that is above 1 for the update of a second
+    client, and a while for scores of the updates.
     """
-    ready = buffer_ready(plan, state, now)
+    ready = buffer_ready(plan, state, now) and sole_contributor(plan, state) is None
     requested = scores.request_scores(plan, state, now, ready)
     state = requested.state
     if not ready or not enough_clients(plan, state, now):
@@ -78,7 +79,8 @@ def issue_tasks(plan: Plan, state: CoordinatorState, now: float) -> Transition:
     state = reissued.state
     if state.draining or not enough:
         return reissued
-    unfinished = state.tasks or state.buffer  # neither, if all were rejected: issue a new round
+    # A new round follows one whose updates were all rejected, or all but those of one client.
+    unfinished = state.tasks or (state.buffer and sole_contributor(plan, state) is None)
     if plan.schedule.reissue == "commit" and state.round_issued and unfinished:
         return reissued
     issued = _issue_new(plan, state, now)
@@ -144,9 +146,14 @@ def _next_clients(plan: Plan, state: CoordinatorState) -> Iterator[str]:
     members = state.members(plan)
     total = sum(not task.parked for task in state.tasks.values())
     running = running_by_site(plan, state)
-    places = min(plan.schedule.concurrency - total, _tasks_needed(plan, state, total))
+    needed = _tasks_needed(plan, state, total)
     busy = {task.client_id for task in state.tasks.values()}
     free = [client for client in eligible_clients(plan, state) if client not in busy]
+    alone = sole_contributor(plan, state)
+    if alone is not None and len(state.buffer) >= plan.schedule.buffer:
+        free = [client for client in free if client != alone]
+        needed = max(needed, 0 if busy - {alone} else 1)  # the buffer waits for another client
+    places = min(plan.schedule.concurrency - total, needed)
 
     def turn(client: str) -> int:
         return state.client(client).issued - (AHEAD if client in state.wishes else 0)

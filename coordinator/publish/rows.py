@@ -25,7 +25,13 @@ from coordinator.core.events import (
     IssueEvaluation,
     OpenRound,
 )
-from coordinator.core.minimum import enough_clients, live_clients, minimum, site_is_live
+from coordinator.core.minimum import (
+    enough_clients,
+    live_clients,
+    minimum,
+    site_is_live,
+    sole_contributor,
+)
 from coordinator.core.state import Client, CoordinatorState, Plan
 from coordinator.storage.run import Run
 
@@ -44,7 +50,7 @@ def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -
         run=run.run_id,
         name=run.name,
         status=_run_status(state, bool(served) and enough),
-        detail=_missing(plan, state, now) or _detail(state, served, len(members)),
+        detail=_missing(plan, state, now) or _detail(plan, state, served, len(members)),
         version=state.version,
         total_versions=plan.total_versions,
         phase=min(plan.phase_of(state.version), len(plan.phases) - 1),
@@ -92,8 +98,11 @@ def _silence(client: Client, state: CoordinatorState) -> str:
     return f"{client.client_id} is silent since {format_time(seen)}"
 
 
-def _detail(state: CoordinatorState, served: int, clients: int) -> str:
+def _detail(plan: Plan, state: CoordinatorState, served: int, clients: int) -> str:
     text = f"{served} of {clients} clients served"
+    alone = sole_contributor(plan, state)
+    if alone is not None and len(state.buffer) >= plan.schedule.buffer:
+        text += f", the next version waits for an update of another client than {alone}"
     if resting := sum(state.resting_by_site.values()):
         text += f", {resting} {'worker rests' if resting == 1 else 'workers rest'}"
     return text if served else f"waiting for workers: {text}"

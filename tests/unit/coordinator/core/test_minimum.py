@@ -122,6 +122,21 @@ def test_a_stop_below_the_minimum_leaves_the_buffer_to_the_next_start() -> None:
     assert len(done.state.buffer) == 1 and done.state.version == 0
 
 
+def test_a_version_of_several_updates_waits_for_a_second_client() -> None:
+    plan = site_plan(buffer_size=2, flush_s=5.0)
+    state = beat(plan, joined("clinic", "lab"), 0.0, "clinic", "lab").state
+    for number in (1, 2):  # the lab is slow
+        task = next(t for t in state.tasks.values() if t.client_id == "clinic")
+        done = machine.step(plan, state, make_update(task, "clinic"), float(number))
+        state = done.state
+    assert issued(done) == []  # a third update of the clinic would help nobody
+    done = beat(plan, state, 20.0, "clinic", "lab")
+    assert done.state.version == 0 and len(done.state.buffer) == 2
+    lab = next(t for t in done.state.tasks.values() if t.client_id == "lab")
+    done = machine.step(plan, done.state, make_update(lab, "lab"), 21.0)
+    assert done.state.version == 1 and "clinic" in issued(done)
+
+
 def test_a_minimum_of_one_commits_on_a_stop_without_any_live_worker() -> None:
     plan = make_plan(2, versions=3, buffer_size=2, concurrency=2)
     state = beat(plan, CoordinatorState(), 0.0, "local", "local").state

@@ -14,7 +14,7 @@ from coordinator.core.events import (
     IssueEvaluation,
     IssueTask,
 )
-from coordinator.core.minimum import enough_clients
+from coordinator.core.minimum import enough_clients, minimum
 from coordinator.core.state import CoordinatorState, Plan
 from tests.support.random_federations import (
     Faults,
@@ -47,6 +47,9 @@ class Invariants:
                 case CommitVersion():
                     # A commit can begin another phase, with rows of another kind.
                     assert enough_clients(self.plan, replace(after, version=before.version), now)
+                    contributors = {part.update.client_id for part in action.parts}
+                    alone = self.plan.schedule.buffer == 1 or minimum(self.plan, before) == 1
+                    assert len(contributors) > 1 or alone
                 case IssueTask():
                     assert enough_clients(self.plan, after, now)
                 case IssueEvaluation(evaluation=evaluation) if evaluation.candidate:

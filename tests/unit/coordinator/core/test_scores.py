@@ -138,7 +138,7 @@ def test_cosines_are_requested_once_for_the_whole_buffer_when_it_is_ready() -> N
     scores = (UpdateScore("t000001", 0.8), UpdateScore("t000002", -0.3))
     (commit,) = find(machine.step(plan, done.state, ScoresArrived(scores), 4.0), CommitVersion)
     assert isinstance(commit, CommitVersion)
-    assert [part.score for part in commit.parts] == pytest.approx([80.0, 5.0])
+    assert [part.score for part in commit.parts] == pytest.approx([80.0, 4.0])
 
 
 def test_a_single_update_is_flushed_without_a_cosine() -> None:
