@@ -110,12 +110,13 @@ def class_names(texts: Sequence[LabelledText], declared: Sequence[str]) -> tuple
         ConfigError: A class is declared twice.
         DataError: The rows have fewer than two classes, or more than a task can name.
     """
+    names = check_class_names(tuple(declared))
     present = {row.label for row in texts}
     if len(present) < 2:
         raise DataError(
             f"the rows have {len(present)} class, classification needs two or more", _CHECK_LABELS
         )
-    return check_class_names(tuple(declared) or tuple(sorted(present, key=_by_value)))
+    return names or check_class_names(tuple(sorted(present, key=_by_value)))
 
 
 def check_class_names(names: tuple[str, ...]) -> tuple[str, ...]:
