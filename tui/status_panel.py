@@ -10,6 +10,7 @@ from rich.text import Text
 from common.byte_sizes import format_bytes
 from common.clock import format_time
 from common.protocol.heartbeat import Heartbeat
+from common.protocol.naming import LOCAL_SITE
 from common.store.inbox_totals import add_up
 from common.store.view import ClientRow, FederationView
 from tui.evaluation_tables import contributions, evaluation_tables, evaluator_tables, name_some
@@ -103,16 +104,17 @@ def _side_by_side(left: RenderableType, right: str) -> RenderableType:
 
 def _clients(view: FederationView) -> RenderableType:
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("client", "site", "rows", "tasks", "applied", "open task", "staleness"):
-        table.add_column(name, justify="left" if name in ("client", "site") else "right")
-    table.add_column("last loss", justify="right")
-    table.add_column("weight", justify="right")
+    # The only client of a site is called like it, and clients without a site are all `local`.
+    has_sites = any(row.site not in (row.client_id, LOCAL_SITE) for row in view.clients)
+    for name in ("client", "site") if has_sites else ("client",):
+        table.add_column(name)
+    for name in ("rows", "tasks", "applied", "open task", "staleness", "last loss", "weight"):
+        table.add_column(name, justify="right")
     for row in view.clients:
         cells = (row.rows, row.issued, row.participation, row.task_id, row.staleness)
         name = f"{row.client_id} (quarantined)" if row.quarantined else row.client_id
         table.add_row(
-            name,
-            row.site,
+            *((name, row.site) if has_sites else (name,)),
             *("-" if cell is None else str(cell) for cell in cells),
             "-" if row.last_loss is None else f"{row.last_loss:.3f}",
             "-" if row.weight is None else f"{row.weight:.2f}",

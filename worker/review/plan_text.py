@@ -53,7 +53,11 @@ def _training(plan: RunPlan) -> Iterator[tuple[str, str]]:
         f"{shape}: {plan.parameters:,} parameters in {plan.tensors} tensors; rows of up to"
         f" {plan.max_length} tokens",
     )
-    yield "fetches", f"the base model once; {format_bytes(plan.adapter_bytes)} for each task"
+    adapter = format_bytes(plan.adapter_bytes)
+    yield (
+        "fetches",
+        f"the base model once; {adapter} for each task; the last and the best version at the end",
+    )
 
 
 def sent_items(plan: RunPlan) -> Iterator[tuple[str, str]]:
