@@ -10,5 +10,7 @@ STOPPED = 10
 """Stopped before the plan was complete; `--resume` continues the run."""
 FAILED = 11
 """The run failed."""
+OUTPUT_LOST = 12
+"""Done, but standard output could not be written: its disk is full. A closed pipe is no error."""
 INTERRUPTED = 130
 """Interrupted twice, and ended at once."""

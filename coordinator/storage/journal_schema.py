@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.errors import RunError
+from common.disk_errors import disk_errors
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -89,8 +89,6 @@ def connect(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def translated_errors(path: Path) -> Iterator[None]:
-    """Raise `RunError` for errors of the database."""
-    try:
+    """Raise `RunError` for errors of the database, and for those of its disk."""
+    with disk_errors(path, "--resume"):
         yield
-    except sqlite3.DatabaseError as error:
-        raise RunError(f"{path}: {error}", "check the disk, and that the file is a run") from None

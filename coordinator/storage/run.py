@@ -27,8 +27,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from common.config.config import FederationConfig, SamplesConfig
+from common.disk_errors import disk_errors
 from common.errors import RunError
-from common.files import sync_path, sync_tree
+from common.files import make_private, sync_path, sync_tree, tighten
 from common.protocol.fields import RowKind
 from common.protocol.layout import TensorLayout
 from common.protocol.naming import LOCAL_SITE, new_run_id
@@ -125,16 +126,18 @@ def create_run(
     partial = _partial_directory(config)
     remove_partial_run(config)
     try:
-        partial.mkdir(parents=True)
+        make_private(partial.parent)
+        partial.mkdir(mode=0o700)
     except OSError as error:
         raise RunError(f"{partial}: {error.strerror}", "set run.dir to a writable place") from None
     try:
-        _fill(partial, config, prepare(partial), now)
+        with disk_errors(partial, "start again"):
+            _fill(partial, config, prepare(partial), now)
+            partial.rename(directory)
+            sync_path(directory.parent)
     except BaseException:
         remove_partial_run(config)
         raise
-    partial.rename(directory)
-    sync_path(directory.parent)
 
 
 def remove_partial_run(config: FederationConfig) -> None:
@@ -154,7 +157,8 @@ def set_aside(config: FederationConfig) -> str | None:
         return None
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     aside = directory.with_name(f"{directory.name}.old-{stamp}-{secrets.token_hex(2)}")
-    directory.rename(aside)
+    with disk_errors(directory):
+        directory.rename(aside)
     if not (aside / "run.db").exists():
         return None
     journal = Journal.open(aside / "run.db")
@@ -172,6 +176,9 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         RunError: The directory holds no run, or one of another release.
     """
     directory = config.run.path
+    if directory.is_dir():
+        with disk_errors(directory):
+            tighten(directory)  # a run that an earlier release began
     journal = Journal.open(directory / "run.db")
     meta = _read_meta(journal, directory)
     config = with_recorded_offline_choice(config, directory)
