@@ -11,6 +11,7 @@ STOPPED = 10
 FAILED = 11
 """The run failed."""
 OUTPUT_LOST = 12
-"""Done, but standard output could not be written: its disk is full. A closed pipe is no error."""
+"""Done, but standard output could not be written: its disk is full. A closed pipe is no error, but
+it ends `fccl learn -` and `fccl try` in a pipe with this code: somebody waits for each line."""
 INTERRUPTED = 130
 """Interrupted twice, and ended at once."""

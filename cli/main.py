@@ -109,12 +109,16 @@ SHARED_FILES = ("export", "init", "prune")
 def main() -> None:
     """Run the command line, and exit with its code; the entry point of the console script."""
     streams.prepare()
-    if sys.argv[1:2] and sys.argv[1] not in SHARED_FILES:
-        os.umask(0o077)  # for rows, updates, samples and logs, also of libraries
     # Deprecation warnings between libraries concern developers, not the users of a command.
     warnings.filterwarnings("ignore", category=FutureWarning)
     jsonlog.install_if_requested()
-    code = _run()
+    before = os.umask(0o077)  # for rows, updates, samples and logs, also those of libraries
+    if set(sys.argv[1:2]) & set(SHARED_FILES):
+        os.umask(before)
+    try:
+        code = _run()
+    finally:
+        os.umask(before)
     sys.exit(OUTPUT_LOST if code == 0 and streams.is_output_lost() else code)
 
 

@@ -12,10 +12,7 @@ import io
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, TextIO
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any, TextIO
 
 _GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)  # no reader, or the terminal was closed
 
@@ -25,9 +22,10 @@ class _Forgiving(io.FileIO):
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
-        self.lost = False  # output, for another reason than that nobody reads it
+        self.failed = False
+        self.lost = False  # for another reason than that nobody reads it
 
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: Any, /) -> int:
         rest = memoryview(data).cast("B")
         nbytes = len(rest)
         try:
@@ -37,6 +35,7 @@ class _Forgiving(io.FileIO):
                     select.select([], [self.fileno()], [])
                 rest = rest[written or 0 :]
         except OSError as error:
+            self.failed = True
             self.lost = self.lost or error.errno not in _GONE
         return nbytes
 
@@ -44,18 +43,31 @@ class _Forgiving(io.FileIO):
 def prepare() -> None:
     """Replace both streams of this process, unless somebody has put others there."""
     _open_missing()
-    sys.stdout = sys.__stdout__ = _replaced(sys.stdout)  # type: ignore[assignment, misc]
-    sys.stderr = sys.__stderr__ = _replaced(sys.stderr)  # type: ignore[assignment, misc]
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = sys.__stdout__ = _replaced(sys.stdout)  # type: ignore[assignment, misc]
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = sys.__stderr__ = _replaced(sys.stderr)  # type: ignore[assignment, misc]
 
 
 def is_output_lost() -> bool:
     """Return whether standard output is incomplete for another reason than that nobody reads it."""
+    raw = _flushed_output()
+    return raw is not None and raw.lost
+
+
+def has_reader() -> bool:
+    """Return whether everything has been written: for answers that a program waits for."""
+    raw = _flushed_output()
+    return raw is None or not raw.failed
+
+
+def _flushed_output() -> _Forgiving | None:
     if not isinstance(sys.__stdout__, io.TextIOWrapper):
-        return False
+        return None
     with contextlib.suppress(ValueError):  # closed
         sys.__stdout__.flush()
     raw = _raw(sys.__stdout__)
-    return isinstance(raw, _Forgiving) and raw.lost
+    return raw if isinstance(raw, _Forgiving) else None
 
 
 def _raw(stream: io.TextIOWrapper) -> object:

@@ -46,6 +46,7 @@ _BY_SQLITE = {
     sqlite3.SQLITE_NOTADB: ("it is no database", "restore it from a backup"),
 }
 _MISSING = {errno.ENOENT: ("it is missing", "restore it, or check the path")}
+_BY_CLASS = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}  # safetensors' own
 _RUST_ERRNO = re.compile(r"\(os error (\d+)\)")
 
 
@@ -106,7 +107,7 @@ def _errno(error: BaseException) -> int | None:
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return None
     if isinstance(error, OSError):
-        return error.errno
+        return error.errno or _BY_CLASS.get(type(error))
     if type(error).__name__ == "SafetensorError" and (found := _RUST_ERRNO.search(str(error))):
         return int(found[1])
     return None

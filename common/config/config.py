@@ -28,6 +28,7 @@ from common.protocol.fields import (
     QuantizationName,
     RowKind,
     RunName,
+    is_one_line,
     list_to_tuple,
 )
 from common.protocol.tasks import DpoSettings, KtoSettings, LearnedTurns, LoraSpec, ModelPrecision
@@ -45,7 +46,7 @@ def _auto_or_bool(value: Any) -> Any:
 
 
 def _check_one_line(text: str) -> str:
-    if not text.isprintable():
+    if not is_one_line(text):
         raise ValueError("must be one line of printable characters")
     return text
 

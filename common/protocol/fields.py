@@ -8,14 +8,30 @@ machine.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029"  # control characters and line breaks
+    "\u202a-\u202e\u2066-\u206f"  # make what follows run in another direction
+    "\ufeff\ufff9-\ufffb\ud800-\udfff]"  # marks that no text needs, and halves of characters
+)
+
 
 def one_line(text: str) -> str:
-    """Return the text with spaces instead of line breaks and terminal escapes."""
-    return "".join(char if char.isprintable() else " " for char in text)
+    """Return the text with spaces instead of line breaks, terminal escapes and overrides.
+
+    Everything that belongs to a script stays: joiners, combining marks, marks of direction, and
+    characters that are newer than Python's tables.
+    """
+    return _UNSAFE.sub(" ", text)
+
+
+def is_one_line(text: str) -> bool:
+    """Return whether `one_line` would leave a text as it is."""
+    return _UNSAFE.search(text) is None
 
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]

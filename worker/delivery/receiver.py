@@ -31,6 +31,7 @@ from common.protocol.delivery import (
     Delivery,
     unpack_delivery,
 )
+from common.protocol.fields import one_line
 from common.protocol.tensors import Tensors
 from common.store.errors import StorePermissionError
 from common.store.store import Store
@@ -212,7 +213,7 @@ def _clean(card: bytes) -> str:
         text = card.decode()
     except UnicodeDecodeError:
         raise WireError("the card is not UTF-8 text") from None
-    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+    return "\n".join(one_line(line) for line in text.split("\n"))
 
 
 def _remove(path: Path) -> None:
