@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -118,14 +118,19 @@ def translated_errors(path: Path) -> Iterator[None]:
 
 
 def read_evaluations(
-    db: sqlite3.Connection, phases: Sequence[PhaseConfig]
+    db: sqlite3.Connection, phases: Sequence[PhaseConfig], of: tuple[int, int] | None = None
 ) -> tuple[EvaluationRecord, ...]:
-    """Return the clients' evaluations of versions, without those that score an update."""
+    """Return the clients' evaluations of versions, without those that score an update.
+
+    `of` limits them to those of one version with one phase.
+    """
     if not has_table(db, "evaluation"):
         return ()
+    limit = " AND version = ? AND phase = ?" if of else ""
     rows = db.execute(
         "SELECT at, task_id, client_id, version, phase, result FROM evaluation"
-        " WHERE state = 'accepted' AND candidate = '' ORDER BY at, rowid"
+        f" WHERE state = 'accepted' AND candidate = ''{limit} ORDER BY at, rowid",
+        of or (),
     )
     records = []
     for at, task, client, version, phase, text in rows:
@@ -145,18 +150,26 @@ def read_evaluations(
     return tuple(records)
 
 
-def read_rounds(db: sqlite3.Connection) -> tuple[RoundRecord, ...]:
-    """Return the evaluations of versions that became due at all clients."""
+def read_rounds(
+    db: sqlite3.Connection,
+    started: Mapping[str, float] | None = None,
+    of: tuple[int, int] | None = None,
+) -> tuple[RoundRecord, ...]:
+    """Return the evaluations of versions that became due at all clients.
+
+    Args:
+        db: Journal.
+        started: Time of each client's first task or evaluation, if it is known.
+        of: Version and phase of the evaluation to return; None returns all.
+    """
     if not has_table(db, "evaluation_round"):
         return ()
-    started = db.execute(
-        "SELECT client_id, MIN(issued_at) FROM (SELECT client_id, issued_at FROM attempt"
-        " JOIN task USING (task_id) UNION ALL SELECT client_id, issued_at FROM evaluation)"
-        " GROUP BY client_id ORDER BY client_id"
-    ).fetchall()
+    known = sorted((_first_issues(db) if started is None else started).items())
+    limit = " WHERE version = ? AND phase = ?" if of else ""
     rows = db.execute(
-        "SELECT opened_at, closed_at, version, phase FROM evaluation_round"
-        " ORDER BY opened_at, rowid"
+        f"SELECT opened_at, closed_at, version, phase FROM evaluation_round{limit}"
+        " ORDER BY opened_at, rowid",
+        of or (),
     )
     return tuple(
         RoundRecord(
@@ -164,10 +177,19 @@ def read_rounds(db: sqlite3.Connection) -> tuple[RoundRecord, ...]:
             closed_at=closed,
             version=version,
             phase=phase,
-            expected=tuple(c for c, since in started if closed is None or since <= closed),
+            expected=tuple(c for c, since in known if closed is None or since <= closed),
         )
         for at, closed, version, phase in rows
     )
+
+
+def _first_issues(db: sqlite3.Connection) -> dict[str, float]:
+    query = (
+        "SELECT client_id, MIN(issued_at) FROM (SELECT client_id, issued_at FROM attempt"
+        " JOIN task USING (task_id) UNION ALL SELECT client_id, issued_at FROM evaluation)"
+        " GROUP BY client_id"
+    )
+    return dict(db.execute(query).fetchall())
 
 
 def read_scores(db: sqlite3.Connection) -> tuple[ScoreRecord, ...]:

@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import redis
@@ -33,6 +34,7 @@ DELIVERY_TTL_S = 7 * 24 * 3600
 JOIN_TTL_S = 90 * 24 * 3600
 FEED_LENGTH = 2000
 MAX_COMMANDS = 100  # read at once
+SUMMARIES_AT_ONCE = 200  # of versions, in one request
 ANSWER_TTL_S = 24 * 3600
 MAX_WORKERS_PER_SITE = 256
 MAX_FRAME = MAX_HEADER + 64  # bytes of the longest record without data
@@ -161,9 +163,18 @@ class Store:
     def get_plan(self, run: str) -> RunPlan | None:
         return self._record(RunPlan, f"fccl:{run}:plan")
 
-    def put_summary(self, run: str, version: int, line: str) -> None:
-        """Publish the summary of a version: one line of JSON, kept for good."""
-        self._do(lambda r: r.hset(f"fccl:{run}:summaries", str(version), line))
+    def put_summaries(self, run: str, lines: Iterable[tuple[int, str]]) -> None:
+        """Publish summaries of versions, a line of JSON for each number; they stay for good."""
+
+        def write(r: Any) -> None:
+            rest = iter(lines)
+            while some := {str(n): line for n, line in islice(rest, SUMMARIES_AT_ONCE)}:
+                r.hset(f"fccl:{run}:summaries", mapping=some)
+
+        self._do(write)
+
+    def summary_count(self, run: str) -> int:
+        return int(self._do(lambda r: r.hlen(f"fccl:{run}:summaries")))
 
     # blobs: adapters and base-model files, addressed by content
 
@@ -353,6 +364,11 @@ class Store:
                 pipe.execute()
 
         self._do(write)
+
+    def put_rows(self, run: str, name: str, rows: Mapping[str, bytes]) -> None:
+        """Add rows to a hash, or replace them; the others stay."""
+        if rows:
+            self._do(lambda r: r.hset(f"fccl:{run}:{name}", mapping=dict(rows)))
 
     def append_events(self, run: str, events: Iterable[Event]) -> None:
         """Append to the event feed, which keeps about the last `FEED_LENGTH` events."""

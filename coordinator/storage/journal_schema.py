@@ -44,7 +44,7 @@ CREATE TABLE event (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, level TEXT NOT NULL,
     kind TEXT NOT NULL, text TEXT NOT NULL, refs TEXT NOT NULL);
 """
-ADDED_TABLES = (  # missing from runs that an older release began
+ADDED_TABLES = (  # and indexes; missing from runs that an older release began
     "CREATE TABLE IF NOT EXISTS member (client_id TEXT PRIMARY KEY, site TEXT NOT NULL,"
     " rows TEXT NOT NULL, left INTEGER NOT NULL);",
     "CREATE TABLE IF NOT EXISTS command (command_id TEXT PRIMARY KEY, action TEXT NOT NULL,"
@@ -63,6 +63,9 @@ ADDED_TABLES = (  # missing from runs that an older release began
     # Invited clients that let others evaluate their updates, and evaluate those of others.
     "CREATE TABLE IF NOT EXISTS sharing (client_id TEXT PRIMARY KEY,"
     " shares_updates INTEGER NOT NULL);",
+    # Without these, every chunk and every commit would read the whole history of a run.
+    "CREATE INDEX IF NOT EXISTS buffered ON accepted (seq) WHERE version IS NULL;",
+    "CREATE INDEX IF NOT EXISTS evaluated ON evaluation (version, phase);",
 )
 
 

@@ -44,7 +44,7 @@ POINTS: dict[str, tuple[object, str, bool]] = {
     "before a start sweeps": (Versions, "sweep", False),
     "before the spool is cleaned": (Spool, "drop", False),
     "before versions are retained": (Versions, "retain", False),
-    "before the JSON lines files": (JsonlFiles, "catch_up", False),
+    "before the JSON lines files": (JsonlFiles, "append", False),
     "before the outbox is published": (EmbeddedBroker, "publish_task", False),
     "published, not marked": (Journal, "mark_sent", False),
     "marked": (Journal, "mark_sent", True),
