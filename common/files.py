@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-TAIL_BYTES = 1 << 16
+TAIL_BYTES = 1 << 13
 """Bytes that are read at a time from the end of a file of lines."""
 
 

@@ -257,8 +257,19 @@ class Store:
 
     def put_receipt(self, run: str, site: str, receipt: Receipt) -> None:
         """Publish to a site's workers what became of an update, after it was journaled."""
-        key = f"fccl:{run}:receipt:{site}:{receipt.task_id}"
-        self._set(key, pack(receipt), RECEIPT_TTL_S)
+        self.put_receipts(run, [(site, receipt)])
+
+    def put_receipts(self, run: str, receipts: Iterable[tuple[str, Receipt]]) -> None:
+        """Publish receipts, each with the site that gets it, in one round trip."""
+
+        def write(r: Any) -> None:
+            with r.pipeline(transaction=False) as pipe:
+                for site, receipt in receipts:
+                    key = f"fccl:{run}:receipt:{site}:{receipt.task_id}"
+                    pipe.set(key, pack(receipt), ex=RECEIPT_TTL_S)
+                pipe.execute()
+
+        self._do(write)
 
     def get_receipt(self, run: str, site: str, task_id: str) -> Receipt | None:
         return self._record(Receipt, f"fccl:{run}:receipt:{site}:{task_id}")
@@ -374,9 +385,11 @@ class Store:
         """Append to the event feed, which keeps about the last `FEED_LENGTH` events."""
 
         def write(r: Any) -> None:
-            for event in events:
-                key = f"fccl:{run}:events"
-                r.xadd(key, {"e": pack(event)}, maxlen=FEED_LENGTH, approximate=True)
+            with r.pipeline(transaction=False) as pipe:
+                for event in events:
+                    key = f"fccl:{run}:events"
+                    pipe.xadd(key, {"e": pack(event)}, maxlen=FEED_LENGTH, approximate=True)
+                pipe.execute()
 
         self._do(write)
 

@@ -356,8 +356,7 @@ class StorePublisher:
             store.put_summaries(run_id, lines)
         for version in in_use | {newest.version}:
             store.put_blob(run_id, self._run.versions.frame(version))
-        for site, receipt in journal.receipts(RESTORED_RECEIPTS):
-            store.put_receipt(run_id, site, receipt)
+        store.put_receipts(run_id, journal.receipts(RESTORED_RECEIPTS))
         for client in journal.joined_clients():
             self._put_membership(AdmitClient(client))
         if store.get_version(run_id) is None:  # else the feed is still there

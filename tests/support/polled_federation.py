@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -70,6 +70,7 @@ def make_config(
     *,
     aggregation: Mapping[str, object] | None = None,
     evaluation: Mapping[str, object] | None = None,
+    versions: Sequence[int] = (3,),
     **schedule: object,
 ) -> FederationConfig:
     return parse(
@@ -78,7 +79,7 @@ def make_config(
             "evaluation": dict(evaluation or {}),
             "run": {"name": "r", "dir": str(directory), "keep_versions": 2},
             "data": {"clients": 3},
-            "phase": [{"versions": 3}],
+            "phase": [{"versions": count} for count in versions],
             "schedule": {"concurrency": 3, "buffer_size": 2, **schedule},
             "codec": {"update": "fp32"},
             "samples": {"prompts": 0},
