@@ -66,6 +66,8 @@ ADDED_TABLES = (  # and indexes; missing from runs that an older release began
     # Without these, every chunk and every commit would read the whole history of a run.
     "CREATE INDEX IF NOT EXISTS buffered ON accepted (seq) WHERE version IS NULL;",
     "CREATE INDEX IF NOT EXISTS evaluated ON evaluation (version, phase);",
+    # Updates that stay on the disk after their commit, and their files in `updates/`.
+    "CREATE TABLE IF NOT EXISTS kept_update (task_id TEXT PRIMARY KEY, file TEXT NOT NULL);",
 )
 
 
