@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from common.store.store import Store, connect
@@ -116,7 +117,7 @@ def _soak(
     started = time.monotonic()
     before = sample(watched, started)
     churn = Churn(federation, store, folder, options.seed)
-    with options.out.open("w", encoding="utf-8") as file:
+    with closing(churn), options.out.open("w", encoding="utf-8") as file:
         sampled = 0.0
         while (elapsed := time.monotonic() - started) < options.minutes * 60:
             churn.step()
@@ -125,7 +126,7 @@ def _soak(
                 write(file, sample(watched, started) | {"versions": float(federation.version())})
                 sampled = elapsed + SAMPLE_S
             time.sleep(options.pause)
-    churn.settle()
+        churn.settle()
     print(f"{federation.version()} versions; {json.dumps(churn.counts)}")
     after = _settled(lambda: sample(watched, started), before)
     left = [

@@ -59,6 +59,11 @@ class Churn:
         while self._sites:
             self._remove_site()
 
+    def close(self) -> None:
+        """End what is still here, whatever its state."""
+        for stack, _ in self._sites.values():
+            stack.close()
+
     def _change_worker(self) -> str:
         present = self._random.randint(0, WORKERS) < len(self._workers)
         return self._end_worker() if present else self._start_worker()
@@ -127,7 +132,7 @@ class Churn:
     def _remove_site(self) -> str:
         site = self._random.choice(sorted(self._sites))
         stack, worker = self._sites.pop(site)
-        revoked = self._federation.command("revoke", site, "--yes")
+        revoked = self._federation.command("revoke", site)
         assert revoked.end() == 0, revoked.err
         worker.end()  # it has lost its access
         stack.close()
