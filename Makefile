@@ -8,7 +8,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-smollm2 test test-slow test-terminal lint types imports check audit picture screenshot comparison clean
+.PHONY: demo demo-smollm2 test test-slow test-terminal soak lint types imports check audit picture screenshot comparison clean
 
 demo: $(VENV)/.run  ## run a whole federation on this machine, with a report
 	$(VENV)/bin/fccl demo --new
@@ -28,6 +28,10 @@ test-slow: $(VENV)/.dev  ## test federations whose servers or processes fail, an
 
 test-terminal: $(VENV)/.dev  ## test all other ways to leave the view of `fccl demo`
 	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 -m terminal
+
+soak: $(VENV)/.dev  ## run a federation for an hour while workers, clients and sites come and go
+	@scripts/install-servers
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m tests.soak --minutes 60 --clients 50
 
 check: lint types imports
 
