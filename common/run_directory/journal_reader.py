@@ -30,6 +30,23 @@ from common.run_directory.records import (
 )
 
 
+_EVALUATIONS = (
+    "SELECT at, task_id, client_id, version, phase, result FROM evaluation"
+    " WHERE state = 'accepted' AND candidate = '' ORDER BY at, rowid"
+)
+_EVALUATIONS_OF = (
+    "SELECT at, task_id, client_id, version, phase, result FROM evaluation"
+    " WHERE state = 'accepted' AND candidate = '' AND version = ? AND phase = ? ORDER BY at, rowid"
+)
+_ROUNDS = (
+    "SELECT opened_at, closed_at, version, phase FROM evaluation_round ORDER BY opened_at, rowid"
+)
+_ROUNDS_OF = (
+    "SELECT opened_at, closed_at, version, phase FROM evaluation_round"
+    " WHERE version = ? AND phase = ?"
+)
+
+
 def read_invited_clients(db: sqlite3.Connection) -> dict[str, ClientRecord]:
     """Return the clients of invited sites by id, in the order of joining."""
     if not has_table(db, "member"):  # a run that began before sites could be invited
@@ -129,12 +146,7 @@ def read_evaluations(
     """
     if not has_table(db, "evaluation"):
         return ()
-    limit = " AND version = ? AND phase = ?" if of else ""
-    rows = db.execute(
-        "SELECT at, task_id, client_id, version, phase, result FROM evaluation"
-        f" WHERE state = 'accepted' AND candidate = ''{limit} ORDER BY at, rowid",
-        of or (),
-    )
+    rows = db.execute(_EVALUATIONS_OF if of else _EVALUATIONS, of or ())
     records = []
     for at, task, client, version, phase, text in rows:
         result = EvalResult.model_validate_json(text)
@@ -168,12 +180,7 @@ def read_rounds(
     if not has_table(db, "evaluation_round"):
         return ()
     known = sorted((_first_issues(db) if started is None else started).items())
-    limit = " WHERE version = ? AND phase = ?" if of else ""
-    rows = db.execute(
-        f"SELECT opened_at, closed_at, version, phase FROM evaluation_round{limit}"
-        " ORDER BY opened_at, rowid",
-        of or (),
-    )
+    rows = db.execute(_ROUNDS_OF if of else _ROUNDS, of or ())
     return tuple(
         RoundRecord(
             at=at,
