@@ -29,7 +29,6 @@ from common.run_directory.records import (
     ScoreRecord,
 )
 
-
 _EVALUATIONS = (
     "SELECT at, task_id, client_id, version, phase, result FROM evaluation"
     " WHERE state = 'accepted' AND candidate = '' ORDER BY at, rowid"
