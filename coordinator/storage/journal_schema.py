@@ -63,6 +63,8 @@ ADDED_TABLES = (  # missing from runs that an older release began
     # Invited clients that let others evaluate their updates, and evaluate those of others.
     "CREATE TABLE IF NOT EXISTS sharing (client_id TEXT PRIMARY KEY,"
     " shares_updates INTEGER NOT NULL);",
+    # Updates that stay on the disk after their commit, and their files in `updates/`.
+    "CREATE TABLE IF NOT EXISTS kept_update (task_id TEXT PRIMARY KEY, file TEXT NOT NULL);",
 )
 
 
