@@ -6,6 +6,9 @@
 VENV ?= .venv
 PYTHON ?= python3
 TORCH_INDEX ?=
+# Of `make chaos`: seeds, and the file that its faults are appended to.
+SEEDS ?= 1-1000
+TABLE ?= chaos.jsonl
 PIP = $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo demo-smollm2 test test-slow test-terminal lint types imports check picture screenshot comparison clean
@@ -28,6 +31,10 @@ test-slow: $(VENV)/.dev  ## test federations whose servers or processes fail, an
 
 test-terminal: $(VENV)/.dev  ## test all other ways to leave the view of `fccl demo`
 	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 -m terminal
+
+chaos: $(VENV)/.dev  ## break federations for at most 40 minutes: SEEDS=1-6 repeats those
+	@scripts/install-servers
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m tests.chaos --seeds $(SEEDS) --minutes 40 --table $(TABLE)
 
 check: lint types imports
 

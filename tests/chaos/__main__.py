@@ -12,6 +12,7 @@ import time
 import uuid
 from pathlib import Path
 
+from common.paths import cache_dir
 from tests.chaos import leftovers, table
 from tests.chaos.campaign import run_seed
 from tests.chaos.federation import ROOT, Servers
@@ -63,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         servers.start()
         processes.warm()
-        cache = _cache(folder)
+        _make_base_model()
         for seed in range(int(first), int(last or first) + 1):
             if deadline - time.monotonic() < 60 * LEAST_MINUTES and seed > int(first):
                 print(f"the time is up before seed {seed}")
@@ -73,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 f"seed {seed}: {plan.workers} workers, {plan.total_versions} versions", flush=True
             )
             directory = folder / f"seed-{seed}-{time.time():.0f}"
-            faults, record = run_seed(plan, directory, cache, servers, campaign, commit, _say)
+            faults, record = run_seed(plan, directory, servers, campaign, commit, _say)
             if arguments.table:
                 table.append(arguments.table, [*faults, record])
             if record.problems:
@@ -90,12 +91,11 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _cache(folder: Path) -> Path:
+def _make_base_model() -> None:
+    """Make the base model in the cache of this user, so that federations find it."""
     from learning.models import base
 
-    cache = folder / "cache"
-    base.resolve("offline:gpt2-micro", None, cache, lambda message, fraction: None)
-    return cache
+    base.resolve("offline:gpt2-micro", None, cache_dir(), lambda message, fraction: None)
 
 
 def _commit() -> str:

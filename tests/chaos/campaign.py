@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos import leftovers
+from tests.chaos import ledger, leftovers
 from tests.chaos.faults import INJECTIONS, Condition, Injection, Recovery, target
 from tests.chaos.federation import Federation, Servers, federation
 from tests.chaos.part import PartRefused
@@ -22,6 +22,10 @@ CALM_S = 240.0
 END_S = 60.0
 """Workers must end this long after the coordinator."""
 LEAST_DISTANCE_S = 0.05
+MOST_OPEN = 3
+"""The schedule is held up while so many faults are active or not recovered from."""
+MOST_HELD_S = 15.0
+"""… since the last one began, at most: a run that never recovers must not look like one."""
 
 
 class FederationFailed(Exception):
@@ -86,8 +90,11 @@ class Chaos:
         self._wait("version 0", lambda: run.progress.version >= 0, START_S)
         self._began = time.monotonic()
         waiting = list(enumerate(self._plan.faults))
-        while not run.coordinator.finished and (waiting or any(i.active for i in self.injected)):
-            while waiting and time.monotonic() - self._began >= waiting[0][1].at_s:
+        passed, before = 0.0, self._began
+        while not run.coordinator.finished and (waiting or any(not i.over for i in self.injected)):
+            now = time.monotonic()
+            passed, before = passed + (0.0 if self._is_held_up(now) else now - before), now
+            if waiting and passed >= waiting[0][1].at_s:
                 self._inject(*waiting.pop(0))
             self._tick()
         self._say(f"the last of {len(self.injected)} faults is over")
@@ -116,6 +123,11 @@ class Chaos:
     def _inject(self, number: int, fault: Fault) -> None:
         injection = INJECTIONS[fault.kind](self._run, fault)
         self.injected.append(Injected(number, fault, target(self._run, fault), injection))
+
+    def _is_held_up(self, now: float) -> bool:
+        begun = [injected.began for injected in self.injected if injected.began is not None]
+        waiting = sum(injected.open or injected.waits for injected in self.injected)
+        return waiting >= MOST_OPEN and bool(begun) and now - max(begun) < MOST_HELD_S
 
     def _wait(self, what: str, condition: Condition, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
@@ -171,7 +183,6 @@ class Chaos:
 def run_seed(
     plan: ChaosPlan,
     directory: Path,
-    cache: Path,
     servers: Servers,
     campaign: str,
     commit: str,
@@ -181,7 +192,7 @@ def run_seed(
     directory.mkdir(parents=True)
     servers.start()
     began = time.monotonic()
-    with federation(plan, directory, cache, servers) as run:
+    with federation(plan, directory, servers) as run:
         known = leftovers.campaign_processes(campaign)
         chaos = Chaos(run, say)
         problems: list[str] = []
@@ -191,8 +202,11 @@ def run_seed(
             problems += [str(error), run.describe()]
         problems += run.problems
         problems += [text for part in run.parts for text in part.tracebacks()]
+        recomputed = 0
         if run.coordinator.finished:
-            problems += check_end(run, campaign, known)
+            report = ledger.check(run.run, [run.witness, run.state])
+            recomputed = report.recomputed
+            problems += [*report.problems, *check_end(run, campaign, known)]
         if problems:
             _keep(directory)
         seconds = round(time.monotonic() - began, 1)
@@ -204,6 +218,7 @@ def run_seed(
             len(faults),
             seconds,
             progress.version,
+            recomputed,
             len(progress.accepted),
             progress.epoch,
             tuple(problem[:2000] for problem in problems),

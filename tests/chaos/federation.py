@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,14 +47,13 @@ class Federation:
     """Processes of one plan, and what a fault needs to get at them."""
 
     def __init__(
-        self, plan: ChaosPlan, directory: Path, cache: Path, servers: Servers, stack: ExitStack
+        self, plan: ChaosPlan, directory: Path, servers: Servers, stack: ExitStack
     ) -> None:
         """Set everything up, and start nothing.
 
         Args:
             plan: The plan.
             directory: An empty directory.
-            cache: Cache folder with the base models.
             servers: Running servers.
             stack: Closes what is opened here.
         """
@@ -73,8 +72,8 @@ class Federation:
             disk.mount()
         witness.make(self.witness)
         (directory / "federation.toml").write_text(plan.toml)
-        environment = {"FCCL_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
-        program = (os.sys.executable, "-m", process.__name__)  # type: ignore[attr-defined]
+        environment = {"PYTHONPATH": str(ROOT)}
+        program = (sys.executable, "-m", process.__name__)
         self._commands = Commands(directory, environment, program, process.main)
         stack.callback(self._commands.close)
         self._links: dict[tuple[str, str], Link] = {}
@@ -149,9 +148,7 @@ class Federation:
 
 
 @contextmanager
-def federation(
-    plan: ChaosPlan, directory: Path, cache: Path, servers: Servers
-) -> Iterator[Federation]:
+def federation(plan: ChaosPlan, directory: Path, servers: Servers) -> Iterator[Federation]:
     """Yield a federation; kill its processes and remove its mounts at the end."""
     with ExitStack() as stack:
-        yield Federation(plan, directory, cache, servers, stack)
+        yield Federation(plan, directory, servers, stack)

@@ -43,7 +43,7 @@ class Fault:
     """One fault of a schedule."""
 
     kind: str
-    at_s: float  # since version 0 is there
+    at_s: float  # since version 0 is there, without the time that the schedule was held up
     seconds: float  # how long it lasts
     delay_s: float  # of a supervisor that restarts what ended
     choice: float  # in [0, 1): which of several targets
@@ -101,7 +101,12 @@ def draw(seed: int, faults: int, kinds: Collection[str] = ()) -> ChaosPlan:
         "aggregation": _draw_aggregation(source, int(str(buffer))),
     }
     if source.random() < 0.4:
-        evaluation = {"federated": True, "every": 5, "max_rows": 8, "deadline_s": 30.0}
+        evaluation: dict[str, object] = {
+            "federated": True,
+            "every": 5,
+            "max_rows": 8,
+            "deadline_s": 30.0,
+        }
         config["evaluation"] = evaluation
     if "keep_updates" in RunConfig.model_fields:
         config["run"]["keep_updates"] = True

@@ -36,6 +36,7 @@ class FederationRecord:
     faults: int
     seconds: float
     versions: int
+    recomputed: int  # versions that the ledger checker made again, equal to the bit
     updates: int
     epochs: int
     problems: tuple[str, ...] = ()
@@ -68,10 +69,11 @@ def summarise(records: Iterable[Mapping[str, Any]]) -> str:
     passed = sum(not record["problems"] for record in federations)
     updates = sum(record["updates"] for record in federations)
     versions = sum(record["versions"] for record in federations)
+    recomputed = sum(record["recomputed"] for record in federations)
     return "\n".join(
         [
             f"{len(faults)} faults in {len(federations)} federations, of which {passed} passed;"
-            f" {updates} updates in {versions} versions.",
+            f" {updates} updates in {versions} versions, {recomputed} recomputed to the bit.",
             "",
             *lines,
         ]
