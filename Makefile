@@ -11,7 +11,7 @@ SEEDS ?= 1-1000
 TABLE ?= chaos.jsonl
 PIP = $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-smollm2 test test-slow test-terminal lint types imports check picture screenshot comparison clean
+.PHONY: demo demo-smollm2 test test-slow test-terminal lint types imports check audit picture screenshot comparison clean
 
 demo: $(VENV)/.run  ## run a whole federation on this machine, with a report
 	$(VENV)/bin/fccl demo --new
@@ -47,6 +47,9 @@ types: $(VENV)/.dev
 
 imports: $(VENV)/.dev
 	$(VENV)/bin/lint-imports
+
+audit: $(VENV)/.dev  ## ask a vulnerability service about every pinned package; never silent without one
+	$(VENV)/bin/python scripts/audit
 
 picture: $(VENV)/.run  ## draw the picture of the README
 	$(VENV)/bin/fccl demo --new --plain --out runs/picture

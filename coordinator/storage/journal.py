@@ -93,7 +93,7 @@ class Journal:
             raise RunError(f"{path} does not exist", "name a run directory, or start with --new")
         with translated_errors(path):
             journal = cls(connect(path), path)
-            add_missing_tables(journal._db)
+            add_missing_tables(journal._db, path)
         return journal
 
     def close(self) -> None:

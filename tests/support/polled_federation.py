@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -71,6 +71,7 @@ def make_config(
     aggregation: Mapping[str, object] | None = None,
     evaluation: Mapping[str, object] | None = None,
     keep_updates: bool = False,
+    versions: Sequence[int] = (3,),
     **schedule: object,
 ) -> FederationConfig:
     return parse(
@@ -84,7 +85,7 @@ def make_config(
                 "keep_updates": keep_updates,
             },
             "data": {"clients": 3},
-            "phase": [{"versions": 3}],
+            "phase": [{"versions": span} for span in versions],
             "schedule": {"concurrency": 3, "buffer_size": 2, **schedule},
             "codec": {"update": "fp32"},
             "samples": {"prompts": 0},
