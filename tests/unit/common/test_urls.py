@@ -77,8 +77,8 @@ def test_a_url_with_two_readings_or_unknown_parts_is_refused(
 ) -> None:
     with pytest.raises(UrlError) as caught:
         parse_url(text, kind)
-    assert reason in caught.value.what
-    assert not any(part in str(caught.value) for part in ("ret", "se?", "34", "fed"))
+    assert reason in str(caught.value)
+    assert not any(part in str(caught.value) for part in ("ret/", "cret", "p@se", "34", "fed"))
 
 
 @given(st.text(max_size=20), st.text(min_size=1, max_size=20).filter(lambda text: "?" not in text))
