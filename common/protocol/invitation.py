@@ -38,7 +38,7 @@ from common.protocol.naming import SiteName
 from common.protocol.wire import explain
 from common.urls import SITE_BROKER, SITE_STORE, UrlKind, parse_url
 
-TOKEN_PREFIX = "fccl"
+TOKEN_PREFIX = "fccl"  # noqa: S105 - no secret
 TOKEN_FORMATS = (1, 2)
 """Formats that this release reads."""
 MAX_TOKEN = 16 * 1024
