@@ -26,6 +26,7 @@ from common.protocol.versions import CurrentModel
 from common.protocol.wire import MAX_HEADER, pack, unpack
 from common.store.errors import explain_redis_error
 from common.tls.verification import explain_unreadable_ca, verifying_context
+from common.urls import STORE, UrlError, parse_url
 
 CHUNK = 8 * 1024 * 1024
 HEARTBEAT_TTL_S = 15
@@ -67,8 +68,12 @@ def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
             valid, or there are no certificates in `ca`.
         StoreAccessError: The store refuses the user or password.
     """
+    try:
+        server = parse_url(url, STORE)
+    except UrlError as error:
+        raise StoreError(f"store.url {error.what}", error.remedy) from None
     tls: dict[str, Any] = {}
-    if ca and url.startswith("rediss://"):
+    if ca and server.scheme == "rediss":
         try:
             verifying_context(ca)
         except OSError as error:
@@ -83,17 +88,14 @@ def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
             decode_responses=False,
             **tls,
         )
-    except (ValueError, TypeError):  # their text may repeat part of the password
-        raise StoreError("store.url is not a Redis URL", "write e.g. redis://host:6379/0") from None
-    store = Store(client, host_and_port(url))
-    store.ping()
+        store = Store(client, server.address + server.path.rstrip("/") * bool(server.host))
+        store.ping()
+    except (ValueError, TypeError, redis.RedisError):  # their text may repeat the password
+        raise StoreError(
+            "store.url has an option after its ? with a value that Redis's client refuses",
+            f"write {STORE.example}",
+        ) from None
     return store
-
-
-def host_and_port(url: str) -> str:
-    """Return host, port and database of a URL, without its credentials."""
-    host = url.partition("?")[0].rpartition("@")[2]  # the query may carry a password as well
-    return host.removeprefix("redis://").removeprefix("rediss://")
 
 
 class Store:

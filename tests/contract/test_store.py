@@ -29,7 +29,6 @@ from common.store.store import (
     MAX_WORKERS_PER_SITE,
     Store,
     connect,
-    host_and_port,
 )
 from common.store.view import ClientRow, QueueRow, RunInfo
 
@@ -360,11 +359,6 @@ def test_the_error_of_an_unreachable_store_is_one_line_without_the_password(url:
     assert "hun" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
-
-
-def test_host_and_port_omits_the_credentials() -> None:
-    assert host_and_port("redis://user:p@ss@host:6379/0?password=x") == "host:6379/0"
-    assert host_and_port("rediss://host:6379") == "host:6379"
 
 
 def test_the_error_of_a_lost_store_has_its_address() -> None:
