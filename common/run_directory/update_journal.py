@@ -116,8 +116,12 @@ def read_update_journal(directory: Path) -> UpdateJournal:
 def _updates(db: sqlite3.Connection) -> Iterator[JournaledUpdate]:
     has_kept = journal.has_table(db, "kept_update")  # not in runs that an older release began
     kept = dict(db.execute("SELECT task_id, file FROM kept_update")) if has_kept else {}
-    names = [name for name in JournaledUpdate.model_fields if name != "kept"]
-    for row in db.execute(f"SELECT {', '.join(names)} FROM accepted ORDER BY seq"):
+    cursor = db.execute(
+        "SELECT task_id, attempt, client_id, worker_id, base_version, stats, norm, clip, nbytes,"
+        " upload, version FROM accepted ORDER BY seq"
+    )
+    names = [column for column, *_ in cursor.description]
+    for row in cursor:
         fields = dict(zip(names, row, strict=True))
         stats = ContributionStats.model_validate_json(fields["stats"])
         kept_file = kept.get(fields["task_id"])
