@@ -12,6 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import RunError
+from coordinator.storage.journal_lock import JournalLockedError, describe_lock, is_locked
+
+LOCK_TIMEOUT_S = 10.0
+"""Seconds for which a statement waits for the lock of another process."""
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -63,6 +67,9 @@ ADDED_TABLES = (  # missing from runs that an older release began
     # Invited clients that let others evaluate their updates, and evaluate those of others.
     "CREATE TABLE IF NOT EXISTS sharing (client_id TEXT PRIMARY KEY,"
     " shares_updates INTEGER NOT NULL);",
+    # Processes that took the run over, for people: the epoch alone decides who may write.
+    "CREATE TABLE IF NOT EXISTS coordinator (epoch INTEGER PRIMARY KEY, pid INTEGER NOT NULL,"
+    " host TEXT NOT NULL, at REAL NOT NULL);",
 )
 
 
@@ -81,7 +88,9 @@ def add_missing_tables(db: sqlite3.Connection) -> None:
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the database of a journal; one thread uses it, not necessarily the one that opens it."""
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    db = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=LOCK_TIMEOUT_S
+    )
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     return db
@@ -93,4 +102,6 @@ def translated_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
+        if is_locked(error):
+            raise JournalLockedError(*describe_lock(path)) from None
         raise RunError(f"{path}: {error}", "check the disk, and that the file is a run") from None
