@@ -8,7 +8,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-smollm2 test test-slow test-terminal lint types imports check picture screenshot comparison clean
+.PHONY: demo demo-smollm2 test test-slow test-terminal soak lint types imports check audit picture screenshot comparison clean
 
 demo: $(VENV)/.run  ## run a whole federation on this machine, with a report
 	$(VENV)/bin/fccl demo --new
@@ -29,6 +29,10 @@ test-slow: $(VENV)/.dev  ## test federations whose servers or processes fail, an
 test-terminal: $(VENV)/.dev  ## test all other ways to leave the view of `fccl demo`
 	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 -m terminal
 
+soak: $(VENV)/.dev  ## run a federation for an hour while workers, clients and sites come and go
+	@scripts/install-servers
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m tests.soak --minutes 60 --clients 50
+
 check: lint types imports
 
 lint: $(VENV)/.dev
@@ -40,6 +44,9 @@ types: $(VENV)/.dev
 
 imports: $(VENV)/.dev
 	$(VENV)/bin/lint-imports
+
+audit: $(VENV)/.dev  ## ask a vulnerability service about every pinned package; never silent without one
+	$(VENV)/bin/python scripts/audit
 
 picture: $(VENV)/.run  ## draw the picture of the README
 	$(VENV)/bin/fccl demo --new --plain --out runs/picture

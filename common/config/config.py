@@ -63,6 +63,7 @@ class RunConfig(Section):
     dir: str = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     keep_versions: PositiveInt = 10
+    keep_updates: bool = False
     contact: Annotated[str, Field(max_length=200), AfterValidator(_check_one_line)] = ""
 
     @property

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from common.config.config import FederationConfig
 from common.config.overrides import set_dotted, set_from_environment
-from common.errors import ConfigError
+from common.errors import ConfigError, UnknownKeyError
 from common.protocol.wire import explain
 
 
@@ -69,7 +69,7 @@ def _explained(error: ValidationError, where: str, variables: Mapping[str, str])
     key = keys[-1] if keys else ""
     where = next((variables[each] for each in reversed(keys) if each in variables), where)
     if first["type"] == "extra_forbidden":
-        return ConfigError(
+        return UnknownKeyError(
             f"{where}: unknown key {key}", "`fccl init` writes a file with every key"
         )
     return ConfigError(f"{where}: {explain(error)}", "see the comments of `fccl init`")

@@ -36,7 +36,7 @@ from common.protocol.fields import (
 from common.protocol.naming import SiteName
 from common.protocol.wire import explain
 
-TOKEN_PREFIX = "fccl"
+TOKEN_PREFIX = "fccl"  # noqa: S105 - no secret
 TOKEN_FORMATS = (1, 2)
 """Formats that this release reads."""
 MAX_TOKEN = 16 * 1024

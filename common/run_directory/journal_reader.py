@@ -1,7 +1,6 @@
 """Read-only queries to a run's journal, `run.db`. Records with a time are sorted by it.
 
-`coordinator/storage/journal.py` defines and writes the tables. They are read here by their names,
-because viewers do not import the coordinator.
+`coordinator/storage/journal.py` writes the tables (`journal_tables.py`). Viewers do not import it.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from common.errors import RunError
 from common.protocol.evaluations import EvalResult
 from common.protocol.feed import Event
 from common.protocol.updates import ContributionStats
+from common.run_directory.journal_tables import check_known
 from common.run_directory.records import (
     AcceptedUpdate,
     AttemptRecord,
@@ -93,6 +93,8 @@ def read_updates(db: sqlite3.Connection) -> tuple[AcceptedUpdate, ...]:
 def open_journal(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the journal for reading, in a transaction that sees one state of it.
 
+    A journal of a newer release raises `RunError`.
+
     Without a write-ahead log no process has it open, and `immutable` leaves no trace, even on
     read-only media. While a coordinator runs, its write-ahead log is read too.
     """
@@ -100,6 +102,7 @@ def open_journal(path: Path) -> Iterator[sqlite3.Connection]:
     uri = f"{path.resolve().as_uri()}?{mode}"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)) as db:
         db.execute("BEGIN")
+        check_known(db, path)
         yield db
 
 

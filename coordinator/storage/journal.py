@@ -101,7 +101,7 @@ class Journal:
             raise RunError(f"{path} does not exist", "name a run directory, or start with --new")
         with translated_errors(path):
             journal = cls(connect(path), path)
-            add_missing_tables(journal._db)
+            add_missing_tables(journal._db, path)
         return journal
 
     def close(self) -> None:
@@ -162,6 +162,7 @@ class Journal:
         frames: Mapping[str, bytes],
         summaries: Mapping[int, VersionSummary],
         drop_chunks: Sequence[str] = (),
+        keep_updates: bool = False,
     ) -> None:
         """Record everything that one step changed, in one transaction.
 
@@ -173,6 +174,7 @@ class Journal:
             frames: Task message of each `IssueTask` and `IssueEvaluation`, by task id.
             summaries: Summary of each `CommitVersion`, by version. Its files are staged.
             drop_chunks: Uploads that are complete or rejected with this step.
+            keep_updates: Whether the files of the updates of new versions stay.
         """
         with self._transaction():
             for action in actions:
@@ -180,6 +182,8 @@ class Journal:
             for client_id, client in after.clients.items():
                 if before.clients.get(client_id) is not client:
                     journal_rows.put_client(self._db, client_id, client)
+            if keep_updates:
+                journal_rows.put_kept_updates(self._db, actions)
             self._db.executemany("DELETE FROM chunk WHERE upload = ?", [(u,) for u in drop_chunks])
 
     def put_version(self, summary: VersionSummary) -> None:
@@ -302,6 +306,10 @@ class Journal:
     def unapplied_uploads(self) -> set[str]:
         """Return the uploads that are accepted but not applied yet; their files must stay."""
         return {u for (u,) in self.rows("SELECT upload FROM accepted WHERE version IS NULL")}
+
+    def kept_updates(self) -> dict[str, str]:
+        """Return the uploads that stay after their commit, with their files in `updates/`."""
+        return dict(self.rows("SELECT upload, file FROM accepted JOIN kept_update USING (task_id)"))
 
     def receipt_counts(self) -> dict[str, int]:
         """Return how many training tasks were closed, by state of the receipt."""

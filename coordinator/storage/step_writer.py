@@ -30,6 +30,7 @@ from coordinator.storage import retention
 from coordinator.storage.candidates import Candidates
 from coordinator.storage.commit import write_version
 from coordinator.storage.jsonl import JsonlFiles
+from coordinator.storage.kept_updates import KeptUpdates, kept_file
 from coordinator.storage.run import Run
 from coordinator.storage.spool import Spool
 
@@ -48,6 +49,7 @@ class StepWriter:
     def __init__(self, run: Run, spool: Spool, candidates: Candidates) -> None:
         self._run, self._plan, self._journal = run, run.plan, run.journal
         self._versions, self._spool, self._candidates = run.versions, spool, candidates
+        self._kept = KeptUpdates(run.directory, spool)
         self._jsonl = JsonlFiles(run.directory, run.plan.phases)
         self.summaries: list[VersionSummary] = []
         """Summaries of all versions, from 0; empty before `start`."""
@@ -60,6 +62,7 @@ class StepWriter:
         with self._journal.fenced():
             self._versions.roll_forward(self._journal.version_digests())
             self._versions.sweep(version)
+            self._kept.roll_forward(self._journal.kept_updates())
             self._spool.sweep(
                 self._journal.unapplied_uploads() | self._journal.unfinished_uploads().keys()
             )
@@ -95,6 +98,7 @@ class StepWriter:
                 frames=self._task_frames(after, actions, now),
                 summaries=new,
                 drop_chunks=[upload] if upload else [],
+                keep_updates=self._run.keep_updates,
             )
         for summary in new.values():  # the row is fenced: from here on the number is its own
             self._versions.place(summary.version, summary.sha256)
@@ -110,8 +114,7 @@ class StepWriter:
             self._spool.drop(upload)
         for action in actions:
             if isinstance(action, CommitVersion):
-                for part in action.parts:
-                    self._spool.drop(part.update.upload)
+                self._remove_applied_updates(action)
                 self._remove_old_versions(in_use)
 
     def append_lines(self) -> None:
@@ -147,6 +150,15 @@ class StepWriter:
             now,
         )
         return pack(message)
+
+    def _remove_applied_updates(self, commit: CommitVersion) -> None:
+        updates = [part.update for part in commit.parts]
+        if self._run.keep_updates:
+            with self._journal.fenced():  # else a file that a successor receives could be moved
+                self._kept.put({update.upload: kept_file(update) for update in updates})
+            return
+        for update in updates:
+            self._spool.drop(update.upload)
 
     def _remove_old_versions(self, in_use: Set[int]) -> None:
         kept = retention.versions_to_keep(
