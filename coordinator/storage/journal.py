@@ -16,6 +16,7 @@ import os
 import socket
 import sqlite3
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ from coordinator.storage.journal_schema import (
     create_tables,
     translated_errors,
 )
+from coordinator.storage.journal_totals import JournalTotals
+
+KNOWN_VERSIONS = 64
+"""Summaries of versions that stay in memory: those that tasks name are read again and again."""
 
 TRY_S = 1.0
 """Seconds between two attempts to take over a journal that another process holds."""
@@ -78,6 +83,8 @@ class Journal:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
         self._path = path
+        self._totals = JournalTotals(self.rows)
+        self._summaries: OrderedDict[int, VersionSummary] = OrderedDict()
         self.epoch = 0
 
     @classmethod
@@ -275,20 +282,32 @@ class Journal:
             for client, site, rows, shares in self.rows(query, int(include_left))
         ]
 
+    def version(self, number: int) -> VersionSummary:
+        """Return the summary of a version."""
+        if number in self._summaries:
+            self._summaries.move_to_end(number)
+            return self._summaries[number]
+        [summary] = self._parsed("SELECT summary FROM version WHERE version = ?", number)
+        self._summaries[number] = summary
+        if len(self._summaries) > KNOWN_VERSIONS:
+            self._summaries.popitem(last=False)
+        return summary
+
+    def newest_version(self) -> VersionSummary:
+        return self.version(self._one("SELECT MAX(version) FROM version"))
+
     def versions(self, after: int = -1) -> list[VersionSummary]:
         """Return the summaries of the versions after `after`, oldest first."""
+        return list(self.each_version(after))
+
+    def each_version(self, after: int = -1) -> Iterator[VersionSummary]:
+        """Yield the summaries of the versions after `after`, oldest first, one in memory."""
         query = "SELECT summary FROM version WHERE version > ? ORDER BY version"
-        try:
-            return [VersionSummary.model_validate_json(s) for (s,) in self.rows(query, after)]
-        except ValidationError as error:
-            raise RunError(
-                f"{self._path} was written by another release of fccl: {error.title} differs",
-                "resume the run with that release, or start over with --new",
-            ) from None
+        return self._parsed(query, after)
 
     def version_digests(self) -> dict[int, str]:
         """Return the SHA-256 of the broadcast frame of every version."""
-        return {summary.version: summary.sha256 for summary in self.versions()}
+        return dict(self.rows("SELECT version, json_extract(summary, '$.sha256') FROM version"))
 
     def events(self, limit: int) -> list[Event]:
         """Return the newest entries of the event feed, oldest first."""
@@ -313,23 +332,26 @@ class Journal:
 
     def receipt_counts(self) -> dict[str, int]:
         """Return how many training tasks were closed, by state of the receipt."""
-        return dict(self.rows("SELECT state, COUNT(*) FROM receipt GROUP BY state"))
+        return self._totals.receipt_counts()
 
-    def evaluations(self, phases: Sequence[PhaseConfig]) -> tuple[EvaluationRecord, ...]:
-        """Return the clients' accepted evaluations of versions, oldest first."""
-        with translated_errors(self._path):
-            return journal_reader.read_evaluations(self._db, phases)
+    def evaluations(
+        self, phases: Sequence[PhaseConfig], of: tuple[int, int] | None = None
+    ) -> tuple[EvaluationRecord, ...]:
+        """Return the clients' accepted evaluations of versions, oldest first.
 
-    def evaluation_rounds(self) -> tuple[RoundRecord, ...]:
-        """Return the evaluations of versions that became due, oldest first."""
+        `of` limits them to those of one version with one phase.
+        """
         with translated_errors(self._path):
-            return journal_reader.read_rounds(self._db)
+            return journal_reader.read_evaluations(self._db, phases, of)
+
+    def evaluation_rounds(self, of: tuple[int, int] | None = None) -> tuple[RoundRecord, ...]:
+        """Return the evaluations of versions that became due, oldest first; `of` limits them."""
+        with translated_errors(self._path):
+            return journal_reader.read_rounds(self._db, self._totals.first_issues(), of)
 
     def score_cost(self) -> tuple[int, float, int]:
         """Return number, computing seconds and bytes of all scores of updates."""
-        query = "SELECT COUNT(*), TOTAL(seconds), COALESCE(SUM(nbytes), 0) FROM score"
-        count, seconds, nbytes = self.rows(query)[0]
-        return count, seconds, nbytes
+        return self._totals.score_cost()
 
     def check_epoch(self) -> None:
         """Raise `FencedError` if another coordinator has taken over."""
@@ -346,6 +368,18 @@ class Journal:
         """Return the rows of a query; `coordinator/storage/recovery.py` has its own queries."""
         with translated_errors(self._path):
             return self._db.execute(query, values).fetchall()
+
+    def _parsed(self, query: str, *values: object) -> Iterator[VersionSummary]:
+        with translated_errors(self._path):
+            for (summary,) in self._db.execute(query, values):
+                try:
+                    yield VersionSummary.model_validate_json(summary)
+                except ValidationError as error:
+                    raise RunError(
+                        f"{self._path} was written by another release of fccl: {error.title}"
+                        " differs",
+                        "resume the run with that release, or start over with --new",
+                    ) from None
 
     def _one(self, query: str, *values: object) -> Any:
         return self.rows(query, *values)[0][0]
