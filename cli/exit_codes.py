@@ -14,4 +14,4 @@ FAILED = 11
 UNVERIFIED = 12
 """Nothing is wrong, but not every version could be recomputed (`fccl verify`)."""
 INTERRUPTED = 130
-"""Interrupted twice, and ended at once."""
+"""Interrupted before there was a run to stop; or twice, and ended at once."""
