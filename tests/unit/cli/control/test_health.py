@@ -99,7 +99,6 @@ def test_a_web_page_cannot_read_metrics_on_loopback_under_a_name_of_its_own() ->
 
 def test_the_number_of_connections_is_limited_and_a_slow_one_is_cut_off() -> None:
     server = _Server(("127.0.0.1", 0), _Handler)
-    server.request_s = 0.0
     server.set_app(lambda environ, start: [])
     with server, server.running("metrics"), contextlib.ExitStack() as stack:
         address = server.server_address[:2]
@@ -111,6 +110,7 @@ def test_the_number_of_connections_is_limited_and_a_slow_one_is_cut_off() -> Non
             each.sendall(b"G")
         last = stack.enter_context(socket.create_connection(address, LONG))
         assert last.recv(1000).startswith(b"HTTP/1.1 503 ")
+        server.request_s = 0.0
         for each in slow:
             while each.recv(1000):
                 pass
