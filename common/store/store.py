@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import redis
@@ -34,6 +35,7 @@ DELIVERY_TTL_S = 7 * 24 * 3600
 JOIN_TTL_S = 90 * 24 * 3600
 FEED_LENGTH = 2000
 MAX_COMMANDS = 100  # read at once
+SUMMARIES_AT_ONCE = 200  # of versions, in one request
 ANSWER_TTL_S = 24 * 3600
 MAX_WORKERS_PER_SITE = 256
 MAX_FRAME = MAX_HEADER + 64  # bytes of the longest record without data
@@ -163,9 +165,18 @@ class Store:
     def get_plan(self, run: str) -> RunPlan | None:
         return self._record(RunPlan, f"fccl:{run}:plan")
 
-    def put_summary(self, run: str, version: int, line: str) -> None:
-        """Publish the summary of a version: one line of JSON, kept for good."""
-        self._do(lambda r: r.hset(f"fccl:{run}:summaries", str(version), line))
+    def put_summaries(self, run: str, lines: Iterable[tuple[int, str]]) -> None:
+        """Publish summaries of versions, a line of JSON for each number; they stay for good."""
+
+        def write(r: Any) -> None:
+            rest = iter(lines)
+            while some := {str(n): line for n, line in islice(rest, SUMMARIES_AT_ONCE)}:
+                r.hset(f"fccl:{run}:summaries", mapping=some)
+
+        self._do(write)
+
+    def summary_count(self, run: str) -> int:
+        return int(self._do(lambda r: r.hlen(f"fccl:{run}:summaries")))
 
     # blobs: adapters and base-model files, addressed by content
 
@@ -248,8 +259,19 @@ class Store:
 
     def put_receipt(self, run: str, site: str, receipt: Receipt) -> None:
         """Publish to a site's workers what became of an update, after it was journaled."""
-        key = f"fccl:{run}:receipt:{site}:{receipt.task_id}"
-        self._set(key, pack(receipt), RECEIPT_TTL_S)
+        self.put_receipts(run, [(site, receipt)])
+
+    def put_receipts(self, run: str, receipts: Iterable[tuple[str, Receipt]]) -> None:
+        """Publish receipts, each with the site that gets it, in one round trip."""
+
+        def write(r: Any) -> None:
+            with r.pipeline(transaction=False) as pipe:
+                for site, receipt in receipts:
+                    key = f"fccl:{run}:receipt:{site}:{receipt.task_id}"
+                    pipe.set(key, pack(receipt), ex=RECEIPT_TTL_S)
+                pipe.execute()
+
+        self._do(write)
 
     def get_receipt(self, run: str, site: str, task_id: str) -> Receipt | None:
         return self._record(Receipt, f"fccl:{run}:receipt:{site}:{task_id}")
@@ -356,13 +378,20 @@ class Store:
 
         self._do(write)
 
+    def put_rows(self, run: str, name: str, rows: Mapping[str, bytes]) -> None:
+        """Add rows to a hash, or replace them; the others stay."""
+        if rows:
+            self._do(lambda r: r.hset(f"fccl:{run}:{name}", mapping=dict(rows)))
+
     def append_events(self, run: str, events: Iterable[Event]) -> None:
         """Append to the event feed, which keeps about the last `FEED_LENGTH` events."""
 
         def write(r: Any) -> None:
-            for event in events:
-                key = f"fccl:{run}:events"
-                r.xadd(key, {"e": pack(event)}, maxlen=FEED_LENGTH, approximate=True)
+            with r.pipeline(transaction=False) as pipe:
+                for event in events:
+                    key = f"fccl:{run}:events"
+                    pipe.xadd(key, {"e": pack(event)}, maxlen=FEED_LENGTH, approximate=True)
+                pipe.execute()
 
         self._do(write)
 

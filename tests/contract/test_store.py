@@ -271,7 +271,7 @@ def test_the_view_has_everything_that_was_published(store: Store, run: str) -> N
     store.set_info(run, pack(info(run)))
     for version in (10, 9, 2):
         summary = VersionSummary(version=version, phase=0, at=1.0, sha256=SHA, nbytes=1)
-        store.put_summary(run, version, summary.model_dump_json())
+        store.put_summaries(run, [(version, summary.model_dump_json())])
     row = ClientRow(client_id="c0", site="local", rows=9, issued=1, participation=0)
     store.put_table(run, "clients", {"c0": pack(row)})
     store.put_table(run, "queues", {"q": pack(QueueRow(queue="q", messages=1, consumers=2))})
@@ -290,7 +290,7 @@ def test_the_view_has_everything_that_was_published(store: Store, run: str) -> N
 def test_a_reader_decodes_only_what_has_changed(store: Store, run: str) -> None:
     def publish(version: int) -> None:
         summary = VersionSummary(version=version, phase=0, at=1.0, sha256=SHA, nbytes=1)
-        store.put_summary(run, version, summary.model_dump_json())
+        store.put_summaries(run, [(version, summary.model_dump_json())])
 
     store.set_run(run, run)
     store.set_info(run, pack(info(run)))
@@ -334,7 +334,7 @@ def test_a_status_of_another_protocol_is_an_error_in_one_line(
     store.set_run(run, run)
     store.set_info(run, b"FCCL\x09....." if part == "info" else pack(info(run)))
     if part == "summary":
-        store.put_summary(run, 1, '{"version": 1, "new": true}')
+        store.put_summaries(run, [(1, '{"version": 1, "new": true}')])
     with pytest.raises(StoreError, match="upgrade fccl") as caught:
         view.read(store, run)
     assert "\n" not in str(caught.value)
