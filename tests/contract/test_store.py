@@ -70,6 +70,7 @@ def event(text: str) -> Event:
 def heartbeat(worker: str, site: str = "local") -> Heartbeat:
     return Heartbeat(worker_id=worker, site=site, state="waiting")
 
+
 # blobs
 
 
