@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import click
 
-from cli import expected_errors, jsonlog, streams
+from cli import expected_errors, jsonlog, signals, streams
 from cli.exit_codes import INTERRUPTED, OUTPUT_LOST
 from common.errors import ConfigError, FcclError
 
@@ -42,6 +42,7 @@ GROUPS: dict[str, dict[str, _Entry]] = {
         "kick": _Entry("cli.control.commands", "Exclude a client, or include it again (--undo)."),
         "reissue": _Entry("cli.control.commands", "Issue an open task again, now."),
         "min-clients": _Entry("cli.control.commands", "Set the minimum of live clients."),
+        "verify": _Entry("cli.control.verify", "Recompute the versions of a run and compare them."),
         "health": _Entry("cli.control.health", "Report whether a process is ready, for probes."),
     },
     "Other organisations": {
@@ -125,6 +126,7 @@ def main() -> None:
 def _run() -> int:
     """Run the command, print its error if there is one, and return the exit code."""
     try:
+        signals.interrupt_on_signals()
         fccl.main(standalone_mode=False)
     except FcclError as error:
         return _report(f"fccl: {error}", error.exit_code)

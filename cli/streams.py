@@ -83,7 +83,7 @@ def _open_missing() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
-def _replaced(stream: TextIO) -> TextIO:
+def _replaced(stream: TextIO | None) -> TextIO | None:
     if not isinstance(stream, io.TextIOWrapper) or not isinstance(_raw(stream), io.FileIO):
         return stream
     stream.flush()

@@ -6,6 +6,7 @@ runs/NAME/
     clients/                 a file of rows per client, the held-out rows, the skew
     versions/000000/ …       PEFT adapter directories
     spool/                   updates between arrival and commit
+    updates/                 updates after their commit, with `run.keep_updates`
     progress.jsonl           a line per version
     client_metrics.jsonl     a line per update
     samples.jsonl            a line per answer of a version to a held-out prompt
@@ -16,9 +17,12 @@ runs/NAME/
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -81,6 +85,7 @@ class Run:
     plan: Plan
     template: TaskTemplate
     keep_versions: int
+    keep_updates: bool
     samples: SamplesConfig
     sources: Mapping[str, Any]
     journal: Journal
@@ -123,31 +128,53 @@ def create_run(
         RunError: The directory cannot be written.
     """
     directory = config.run.path
-    partial = _partial_directory(config)
     remove_partial_run(config)
-    try:
-        make_private(partial.parent)
-        partial.mkdir(mode=0o700)
-    except OSError as error:
-        raise RunError(f"{partial}: {error.strerror}", "set run.dir to a writable place") from None
+    partial = _make_partial_directory(directory)
     try:
         with disk_errors(partial, "start again"):
             _fill(partial, config, prepare(partial), now)
-            partial.rename(directory)
-            sync_path(directory.parent)
-    except BaseException:
-        remove_partial_run(config)
-        raise
+            _rename(partial, directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # private rows; it is gone if all went well
 
 
 def remove_partial_run(config: FederationConfig) -> None:
     """Remove the private rows that an unfinished `create_run` may have left behind."""
-    shutil.rmtree(_partial_directory(config), ignore_errors=True)
-
-
-def _partial_directory(config: FederationConfig) -> Path:
     directory = config.run.path
-    return directory.with_name(f".{directory.name}.partial")
+    for partial in directory.parent.glob(f"{glob.escape(_partial_prefix(directory))}*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _make_partial_directory(directory: Path) -> Path:
+    """Make a directory that no other start uses, also none that outlives its parent for a moment.
+
+    Raises:
+        RunError: The place cannot be written.
+    """
+    try:
+        make_private(directory.parent)
+        return Path(tempfile.mkdtemp(prefix=_partial_prefix(directory), dir=directory.parent))
+    except OSError as error:
+        raise RunError(
+            f"{directory}: {error.strerror}", "set run.dir to a writable place"
+        ) from None
+
+
+def _rename(partial: Path, directory: Path) -> None:
+    try:
+        partial.rename(directory)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        raise RunError(
+            f"another start has made {directory} meanwhile",
+            "--resume continues that run, --new sets it aside and starts over",
+        ) from None
+    sync_path(directory.parent)
+
+
+def _partial_prefix(directory: Path) -> str:
+    return f".{directory.name}.partial"
 
 
 def set_aside(config: FederationConfig) -> str | None:
@@ -204,6 +231,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         ),
         template=_build_template(config, meta, base),
         keep_versions=config.run.keep_versions,
+        keep_updates=config.run.keep_updates,
         samples=config.samples,
         sources=json.loads(meta["sources"]),
         journal=journal,
