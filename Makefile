@@ -8,7 +8,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-smollm2 test test-slow test-terminal lint types imports check picture screenshot comparison clean
+.PHONY: demo demo-smollm2 test test-slow test-terminal properties lint types imports check picture screenshot comparison clean
 
 demo: $(VENV)/.run  ## run a whole federation on this machine, with a report
 	$(VENV)/bin/fccl demo --new
@@ -28,6 +28,9 @@ test-slow: $(VENV)/.dev  ## test federations whose servers or processes fail, an
 
 test-terminal: $(VENV)/.dev  ## test all other ways to leave the view of `fccl demo`
 	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 -m terminal
+
+properties: $(VENV)/.dev  ## look for an order of events that breaks the coordinator (EXAMPLES=20000)
+	FCCL_PROPERTY_EXAMPLES=$(or $(EXAMPLES),20000) $(VENV)/bin/python -m pytest -m slow -s tests/properties
 
 check: lint types imports
 
