@@ -24,6 +24,10 @@ class ConfigError(FcclError):
     exit_code = 2
 
 
+class UnknownKeyError(ConfigError):
+    """A configuration has a key that this release does not know."""
+
+
 class DataError(FcclError):
     """A data file is missing, empty or unreadable."""
 

@@ -31,7 +31,6 @@ from coordinator.core.events import (
     Action,
     AdmitClient,
     CloseEvaluation,
-    CloseRound,
     CloseTask,
     CommandReceived,
     CoordinatorEvent,
@@ -176,10 +175,10 @@ class Service:
         self._writer.start(self._state.version)
         layout = TensorLayout.of(self._run.versions.read(0))
         self._ingest.start(layout, schema1=self._run.template.layout is None)
-        self._samples_file.read()
+        answers = self._samples_file.read()
         self._publisher.publish_samples(self._samples_file.displayed)
         self._queues.open()
-        self._samples.start(self._state.version, self._samples_file.answers)
+        self._samples.start(self._state.version, answers)
         self._scores.start()
         self._evaluators.start()
         self._trackers.start()
@@ -219,7 +218,7 @@ class Service:
         if problem := self._publisher.base_model_problem():
             self._record(log_event("warning", EventKind.BASE_MODEL, problem))
         self._carry_out_commands()
-        newest = self._writer.summaries[-1]
+        newest = self._journal.version(self._state.version)
         self._publisher.publish_state(self._state, newest, self._queue_problem)
         self._collect_samples()
         self._collect_from_plugins()
@@ -229,7 +228,8 @@ class Service:
     def _end(self, finish: FinishRun, stop: Flag) -> None:
         if finish.complete and self._delivery is not None and self._state.joined:
             self._record(*self._delivery.publish(stop))  # workers look for it at the end
-        self._publisher.publish_end(finish, self._state, self._writer.summaries[-1], stop)
+        newest = self._journal.version(self._state.version)
+        self._publisher.publish_end(finish, self._state, newest, stop)
         if finish.complete:
             self._queues.delete()
             self._ingest.expire(math.inf)  # unfinished uploads can no longer be completed
@@ -345,7 +345,7 @@ class Service:
         figures, events = self._evaluators.collect()
         if figures:
             append_figures(self._run.directory, self._journal, figures)
-            self._publisher.publish_evaluators()
+            self._publisher.publish_evaluators(figures)
         described = [event_text.describe_figures(each) for each in figures]
         self._record(*described, *events, *self._trackers.collect()[1])
 
@@ -392,14 +392,13 @@ class Service:
         in_use = versions_in_use(self._plan, after)
         self._writer.clean_up(actions, upload, in_use)
         if written.summaries:
-            self._publisher.drop_adapters(in_use, self._writer.summaries)
+            self._publisher.drop_adapters(in_use)
         self._publish_step(actions, written)
 
     def _publish_step(self, actions: tuple[Action, ...], written: WrittenStep) -> None:
         for event in written.events:
             self._on_event(event)
-        if written.summaries or any(isinstance(action, CloseRound) for action in actions):
-            self._writer.append_lines()
+        self._writer.append_lines(written, actions)
         for summary in written.summaries.values():  # the adapter is there before a task names it
             self._publisher.publish_version(summary)
             self._samples.offer(summary.version)

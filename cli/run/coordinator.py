@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -36,6 +35,7 @@ from common.config import loader
 from common.config.config import FederationConfig
 from common.protocol.naming import LOCAL_SITE
 from common.store.store import Store, connect
+from common.urls import BROKER, parse_url
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.publish.delivery import DeliveryPublisher
 from coordinator.service import Service
@@ -121,4 +121,4 @@ def make_site_access(config: FederationConfig, store: Store) -> SiteAccess:
 
 def parse_user(url: str) -> str:
     """Return the user of an AMQP URL; RabbitMQ's default if it names none."""
-    return unquote(urlsplit(url).username or "guest")
+    return parse_url(url, BROKER).user or "guest"

@@ -21,7 +21,7 @@ from common.files import write_durable
 from common.tls.certificates import certificate_hosts
 
 SETTINGS, ENVIRONMENT = "tls.json", "env"
-ALL_INTERFACES = "0.0.0.0"
+ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - what `services up --tls` is for
 _THIS_MACHINE = ("localhost", "127.0.0.1", "rabbitmq", "redis")  # in every certificate
 
 

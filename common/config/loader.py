@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from common.config.config import FederationConfig
 from common.config.overrides import set_dotted, set_from_environment
-from common.errors import ConfigError
+from common.errors import ConfigError, UnknownKeyError
 from common.protocol.wire import explain
+from common.urls import UrlError
 
 
 def load(path: Path | None, environ: Mapping[str, str] | None = None) -> FederationConfig:
@@ -69,9 +70,12 @@ def _explained(error: ValidationError, where: str, variables: Mapping[str, str])
     key = keys[-1] if keys else ""
     where = next((variables[each] for each in reversed(keys) if each in variables), where)
     if first["type"] == "extra_forbidden":
-        return ConfigError(
+        return UnknownKeyError(
             f"{where}: unknown key {key}", "`fccl init` writes a file with every key"
         )
+    match first.get("ctx", {}).get("error"):
+        case UrlError() as fault:
+            return ConfigError(f"{where}: {key} {fault.what}", fault.remedy)
     return ConfigError(f"{where}: {explain(error)}", "see the comments of `fccl init`")
 
 

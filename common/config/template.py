@@ -12,6 +12,7 @@ name = "federation"      # the run directory is <dir>/<name>
 dir = "runs"
 seed = 0                 # partition, adapter initialisation, task seeds
 keep_versions = 10       # newest adapter versions kept; phase ends and the best are always kept
+keep_updates = false     # keep every accepted update, for `fccl verify`: disk space grows with each
 contact = ""             # who coordinates: a name and an address, shown to the people at the sites
 
 [broker]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.config import loader
 from common.config.config import FederationConfig
-from common.errors import RunError
+from common.errors import RunError, UnknownKeyError
 from common.evaluation.federated import best_of_run, federated_evaluations
 from common.protocol.evaluations import EvaluatorFigures
 from common.protocol.feed import Event
@@ -189,12 +189,17 @@ def read_config(directory: Path) -> FederationConfig:
     """Return the configuration of a run directory, with default addresses.
 
     Raises:
-        RunError: The directory holds no run.
-        ConfigError: The file has a key that this release does not know, or a wrong value.
+        RunError: The directory holds no run, or one of a newer release.
+        ConfigError: The file has a wrong value.
     """
     path = directory / CONFIG_FILE
     _check_exists(path)
-    return loader.load(path, {})
+    try:
+        return loader.load(path, {})
+    except UnknownKeyError as error:
+        raise RunError(
+            error.what, "a newer release of fccl began the run: upgrade fccl here"
+        ) from None
 
 
 def _check_exists(path: Path) -> None:

@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import redis
@@ -25,6 +26,7 @@ from common.protocol.versions import CurrentModel
 from common.protocol.wire import MAX_HEADER, pack, unpack
 from common.store.errors import explain_redis_error
 from common.tls.verification import explain_unreadable_ca, verifying_context
+from common.urls import STORE, UrlError, parse_url
 
 CHUNK = 8 * 1024 * 1024
 HEARTBEAT_TTL_S = 15
@@ -33,6 +35,7 @@ DELIVERY_TTL_S = 7 * 24 * 3600
 JOIN_TTL_S = 90 * 24 * 3600
 FEED_LENGTH = 2000
 MAX_COMMANDS = 100  # read at once
+SUMMARIES_AT_ONCE = 200  # of versions, in one request
 ANSWER_TTL_S = 24 * 3600
 MAX_WORKERS_PER_SITE = 256
 MAX_FRAME = MAX_HEADER + 64  # bytes of the longest record without data
@@ -65,8 +68,12 @@ def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
             valid, or there are no certificates in `ca`.
         StoreAccessError: The store refuses the user or password.
     """
+    try:
+        server = parse_url(url, STORE)
+    except UrlError as error:
+        raise StoreError(f"store.url {error.what}", error.remedy) from None
     tls: dict[str, Any] = {}
-    if ca and url.startswith("rediss://"):
+    if ca and server.scheme == "rediss":
         try:
             verifying_context(ca)
         except OSError as error:
@@ -81,17 +88,14 @@ def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
             decode_responses=False,
             **tls,
         )
-    except (ValueError, TypeError):  # their text may repeat part of the password
-        raise StoreError("store.url is not a Redis URL", "write e.g. redis://host:6379/0") from None
-    store = Store(client, host_and_port(url))
-    store.ping()
+        store = Store(client, server.address + server.path.rstrip("/") * bool(server.host))
+        store.ping()
+    except (ValueError, TypeError, redis.RedisError):  # their text may repeat the password
+        raise StoreError(
+            "store.url has an option after its ? with a value that Redis's client refuses",
+            f"write {STORE.example}",
+        ) from None
     return store
-
-
-def host_and_port(url: str) -> str:
-    """Return host, port and database of a URL, without its credentials."""
-    host = url.partition("?")[0].rpartition("@")[2]  # the query may carry a password as well
-    return host.removeprefix("redis://").removeprefix("rediss://")
 
 
 class Store:
@@ -161,9 +165,18 @@ class Store:
     def get_plan(self, run: str) -> RunPlan | None:
         return self._record(RunPlan, f"fccl:{run}:plan")
 
-    def put_summary(self, run: str, version: int, line: str) -> None:
-        """Publish the summary of a version: one line of JSON, kept for good."""
-        self._do(lambda r: r.hset(f"fccl:{run}:summaries", str(version), line))
+    def put_summaries(self, run: str, lines: Iterable[tuple[int, str]]) -> None:
+        """Publish summaries of versions, a line of JSON for each number; they stay for good."""
+
+        def write(r: Any) -> None:
+            rest = iter(lines)
+            while some := {str(n): line for n, line in islice(rest, SUMMARIES_AT_ONCE)}:
+                r.hset(f"fccl:{run}:summaries", mapping=some)
+
+        self._do(write)
+
+    def summary_count(self, run: str) -> int:
+        return int(self._do(lambda r: r.hlen(f"fccl:{run}:summaries")))
 
     # blobs: adapters and base-model files, addressed by content
 
@@ -246,8 +259,19 @@ class Store:
 
     def put_receipt(self, run: str, site: str, receipt: Receipt) -> None:
         """Publish to a site's workers what became of an update, after it was journaled."""
-        key = f"fccl:{run}:receipt:{site}:{receipt.task_id}"
-        self._set(key, pack(receipt), RECEIPT_TTL_S)
+        self.put_receipts(run, [(site, receipt)])
+
+    def put_receipts(self, run: str, receipts: Iterable[tuple[str, Receipt]]) -> None:
+        """Publish receipts, each with the site that gets it, in one round trip."""
+
+        def write(r: Any) -> None:
+            with r.pipeline(transaction=False) as pipe:
+                for site, receipt in receipts:
+                    key = f"fccl:{run}:receipt:{site}:{receipt.task_id}"
+                    pipe.set(key, pack(receipt), ex=RECEIPT_TTL_S)
+                pipe.execute()
+
+        self._do(write)
 
     def get_receipt(self, run: str, site: str, task_id: str) -> Receipt | None:
         return self._record(Receipt, f"fccl:{run}:receipt:{site}:{task_id}")
@@ -354,13 +378,20 @@ class Store:
 
         self._do(write)
 
+    def put_rows(self, run: str, name: str, rows: Mapping[str, bytes]) -> None:
+        """Add rows to a hash, or replace them; the others stay."""
+        if rows:
+            self._do(lambda r: r.hset(f"fccl:{run}:{name}", mapping=dict(rows)))
+
     def append_events(self, run: str, events: Iterable[Event]) -> None:
         """Append to the event feed, which keeps about the last `FEED_LENGTH` events."""
 
         def write(r: Any) -> None:
-            for event in events:
-                key = f"fccl:{run}:events"
-                r.xadd(key, {"e": pack(event)}, maxlen=FEED_LENGTH, approximate=True)
+            with r.pipeline(transaction=False) as pipe:
+                for event in events:
+                    key = f"fccl:{run}:events"
+                    pipe.xadd(key, {"e": pack(event)}, maxlen=FEED_LENGTH, approximate=True)
+                pipe.execute()
 
         self._do(write)
 

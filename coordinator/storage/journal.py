@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ from coordinator.storage.journal_schema import (
     create_tables,
     translated_errors,
 )
+from coordinator.storage.journal_totals import JournalTotals
+
+KNOWN_VERSIONS = 64
+"""Summaries of versions that stay in memory: those that tasks name are read again and again."""
 
 _RECEIPTS = (
     "SELECT client_id, task_id, attempt, state, reason, at FROM receipt"
@@ -70,6 +75,8 @@ class Journal:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
         self._path = path
+        self._totals = JournalTotals(self.rows)
+        self._summaries: OrderedDict[int, VersionSummary] = OrderedDict()
         self.epoch = 0
 
     @classmethod
@@ -93,7 +100,7 @@ class Journal:
             raise RunError(f"{path} does not exist", "name a run directory, or start with --new")
         with translated_errors(path):
             journal = cls(connect(path), path)
-            add_missing_tables(journal._db)
+            add_missing_tables(journal._db, path)
         return journal
 
     def close(self) -> None:
@@ -122,6 +129,7 @@ class Journal:
         frames: Mapping[str, bytes],
         summaries: Mapping[int, VersionSummary],
         drop_chunks: Sequence[str] = (),
+        keep_updates: bool = False,
     ) -> None:
         """Record everything that one step changed, in one transaction.
 
@@ -133,6 +141,7 @@ class Journal:
             frames: Task message of each `IssueTask` and `IssueEvaluation`, by task id.
             summaries: Summary of each `CommitVersion`, by version. Its files are staged.
             drop_chunks: Uploads that are complete or rejected with this step.
+            keep_updates: Whether the files of the updates of new versions stay.
         """
         with self._transaction():
             for action in actions:
@@ -140,6 +149,8 @@ class Journal:
             for client_id, client in after.clients.items():
                 if before.clients.get(client_id) is not client:
                     journal_rows.put_client(self._db, client_id, client)
+            if keep_updates:
+                journal_rows.put_kept_updates(self._db, actions)
             self._db.executemany("DELETE FROM chunk WHERE upload = ?", [(u,) for u in drop_chunks])
 
     def put_version(self, summary: VersionSummary) -> None:
@@ -231,20 +242,32 @@ class Journal:
             for client, site, rows, shares in self.rows(query, int(include_left))
         ]
 
+    def version(self, number: int) -> VersionSummary:
+        """Return the summary of a version."""
+        if number in self._summaries:
+            self._summaries.move_to_end(number)
+            return self._summaries[number]
+        [summary] = self._parsed("SELECT summary FROM version WHERE version = ?", number)
+        self._summaries[number] = summary
+        if len(self._summaries) > KNOWN_VERSIONS:
+            self._summaries.popitem(last=False)
+        return summary
+
+    def newest_version(self) -> VersionSummary:
+        return self.version(self._one("SELECT MAX(version) FROM version"))
+
     def versions(self, after: int = -1) -> list[VersionSummary]:
         """Return the summaries of the versions after `after`, oldest first."""
+        return list(self.each_version(after))
+
+    def each_version(self, after: int = -1) -> Iterator[VersionSummary]:
+        """Yield the summaries of the versions after `after`, oldest first, one in memory."""
         query = "SELECT summary FROM version WHERE version > ? ORDER BY version"
-        try:
-            return [VersionSummary.model_validate_json(s) for (s,) in self.rows(query, after)]
-        except ValidationError as error:
-            raise RunError(
-                f"{self._path} was written by another release of fccl: {error.title} differs",
-                "resume the run with that release, or start over with --new",
-            ) from None
+        return self._parsed(query, after)
 
     def version_digests(self) -> dict[int, str]:
         """Return the SHA-256 of the broadcast frame of every version."""
-        return {summary.version: summary.sha256 for summary in self.versions()}
+        return dict(self.rows("SELECT version, json_extract(summary, '$.sha256') FROM version"))
 
     def events(self, limit: int) -> list[Event]:
         """Return the newest entries of the event feed, oldest first."""
@@ -263,25 +286,32 @@ class Journal:
         """Return the uploads that are accepted but not applied yet; their files must stay."""
         return {u for (u,) in self.rows("SELECT upload FROM accepted WHERE version IS NULL")}
 
+    def kept_updates(self) -> dict[str, str]:
+        """Return the uploads that stay after their commit, with their files in `updates/`."""
+        return dict(self.rows("SELECT upload, file FROM accepted JOIN kept_update USING (task_id)"))
+
     def receipt_counts(self) -> dict[str, int]:
         """Return how many training tasks were closed, by state of the receipt."""
-        return dict(self.rows("SELECT state, COUNT(*) FROM receipt GROUP BY state"))
+        return self._totals.receipt_counts()
 
-    def evaluations(self, phases: Sequence[PhaseConfig]) -> tuple[EvaluationRecord, ...]:
-        """Return the clients' accepted evaluations of versions, oldest first."""
-        with translated_errors(self._path):
-            return journal_reader.read_evaluations(self._db, phases)
+    def evaluations(
+        self, phases: Sequence[PhaseConfig], of: tuple[int, int] | None = None
+    ) -> tuple[EvaluationRecord, ...]:
+        """Return the clients' accepted evaluations of versions, oldest first.
 
-    def evaluation_rounds(self) -> tuple[RoundRecord, ...]:
-        """Return the evaluations of versions that became due, oldest first."""
+        `of` limits them to those of one version with one phase.
+        """
         with translated_errors(self._path):
-            return journal_reader.read_rounds(self._db)
+            return journal_reader.read_evaluations(self._db, phases, of)
+
+    def evaluation_rounds(self, of: tuple[int, int] | None = None) -> tuple[RoundRecord, ...]:
+        """Return the evaluations of versions that became due, oldest first; `of` limits them."""
+        with translated_errors(self._path):
+            return journal_reader.read_rounds(self._db, self._totals.first_issues(), of)
 
     def score_cost(self) -> tuple[int, float, int]:
         """Return number, computing seconds and bytes of all scores of updates."""
-        query = "SELECT COUNT(*), TOTAL(seconds), COALESCE(SUM(nbytes), 0) FROM score"
-        count, seconds, nbytes = self.rows(query)[0]
-        return count, seconds, nbytes
+        return self._totals.score_cost()
 
     def check_epoch(self) -> None:
         """Raise `FencedError` if another coordinator has taken over."""
@@ -296,6 +326,18 @@ class Journal:
         """Return the rows of a query; `coordinator/storage/recovery.py` has its own queries."""
         with translated_errors(self._path):
             return self._db.execute(query, values).fetchall()
+
+    def _parsed(self, query: str, *values: object) -> Iterator[VersionSummary]:
+        with translated_errors(self._path):
+            for (summary,) in self._db.execute(query, values):
+                try:
+                    yield VersionSummary.model_validate_json(summary)
+                except ValidationError as error:
+                    raise RunError(
+                        f"{self._path} was written by another release of fccl: {error.title}"
+                        " differs",
+                        "resume the run with that release, or start over with --new",
+                    ) from None
 
     def _one(self, query: str, *values: object) -> Any:
         return self.rows(query, *values)[0][0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
@@ -20,6 +20,7 @@ from coordinator.core.events import (
 )
 from coordinator.core.state import Client, ClientState
 from coordinator.storage import evaluation_rows
+from coordinator.storage.kept_updates import kept_file
 
 MAX_EVENTS = 50_000  # so that a flood of rejected messages cannot grow the journal without end
 
@@ -81,6 +82,13 @@ def put_accepted(db: sqlite3.Connection, action: AcceptUpdate, now: float) -> No
             *(u.stats.model_dump_json(), action.norm, u.clip, u.nbytes, u.upload, now),
         ),
     )
+
+
+def put_kept_updates(db: sqlite3.Connection, actions: Iterable[Action]) -> None:
+    """Write which files stay of the updates that commits have applied."""
+    commits = [action for action in actions if isinstance(action, CommitVersion)]
+    rows = [(p.update.task_id, kept_file(p.update)) for each in commits for p in each.parts]
+    db.executemany("INSERT INTO kept_update VALUES (?, ?)", rows)
 
 
 def put_receipt(

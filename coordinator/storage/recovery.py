@@ -36,7 +36,7 @@ def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> Coordin
 
     `lease_s` is the lease of open tasks from `now` on; 0 if their messages are known to be lost.
     """
-    version = journal.versions()[-1].version
+    version = journal.newest_version().version
     state = CoordinatorState(
         version=version,
         tasks=MappingProxyType(_open_tasks(journal, now + lease_s)),

@@ -6,6 +6,7 @@ runs/NAME/
     clients/                 a file of rows per client, the held-out rows, the skew
     versions/000000/ …       PEFT adapter directories
     spool/                   updates between arrival and commit
+    updates/                 updates after their commit, with `run.keep_updates`
     progress.jsonl           a line per version
     client_metrics.jsonl     a line per update
     samples.jsonl            a line per answer of a version to a held-out prompt
@@ -80,6 +81,7 @@ class Run:
     plan: Plan
     template: TaskTemplate
     keep_versions: int
+    keep_updates: bool
     samples: SamplesConfig
     sources: Mapping[str, Any]
     journal: Journal
@@ -197,6 +199,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         ),
         template=_build_template(config, meta, base),
         keep_versions=config.run.keep_versions,
+        keep_updates=config.run.keep_updates,
         samples=config.samples,
         sources=json.loads(meta["sources"]),
         journal=journal,

@@ -19,7 +19,7 @@ _PER_START = (
     "evaluators",
     "offline",
 )  # sections that belong to one start
-_MAY_CHANGE = {"run.dir", "run.keep_versions", "run.contact", "data.dir"} | {
+_MAY_CHANGE = {"run.dir", "run.keep_versions", "run.keep_updates", "run.contact", "data.dir"} | {
     f"samples.{key}" for key in SamplesConfig.model_fields
 }
 

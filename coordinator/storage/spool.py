@@ -106,6 +106,14 @@ class Spool:
         """Return whether there is a file of an upload."""
         return (self._path / upload).exists()
 
+    def uploads(self) -> set[str]:
+        """Return the names of all files."""
+        return {path.name for path in self._path.glob("*")}  # none while there is no directory yet
+
+    def move(self, upload: str, target: Path) -> None:
+        """Give the file of an upload another place; raise `OSError` if the disk refuses."""
+        (self._path / upload).replace(target)
+
     def drop(self, upload: str) -> None:
         (self._path / upload).unlink(missing_ok=True)
 

@@ -33,7 +33,7 @@ def train_wordpiece(texts: Sequence[str], vocab_size: int, positions: int) -> Be
     for text in texts:
         counts.update(normalizer.normalize_str(text))
     alphabet = sorted(c for c, n in counts.items() if n >= _RARE and not c.isspace())
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(

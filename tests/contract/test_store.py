@@ -29,7 +29,6 @@ from common.store.store import (
     MAX_WORKERS_PER_SITE,
     Store,
     connect,
-    host_and_port,
 )
 from common.store.view import ClientRow, QueueRow, RunInfo
 
@@ -272,7 +271,7 @@ def test_the_view_has_everything_that_was_published(store: Store, run: str) -> N
     store.set_info(run, pack(info(run)))
     for version in (10, 9, 2):
         summary = VersionSummary(version=version, phase=0, at=1.0, sha256=SHA, nbytes=1)
-        store.put_summary(run, version, summary.model_dump_json())
+        store.put_summaries(run, [(version, summary.model_dump_json())])
     row = ClientRow(client_id="c0", site="local", rows=9, issued=1, participation=0)
     store.put_table(run, "clients", {"c0": pack(row)})
     store.put_table(run, "queues", {"q": pack(QueueRow(queue="q", messages=1, consumers=2))})
@@ -291,7 +290,7 @@ def test_the_view_has_everything_that_was_published(store: Store, run: str) -> N
 def test_a_reader_decodes_only_what_has_changed(store: Store, run: str) -> None:
     def publish(version: int) -> None:
         summary = VersionSummary(version=version, phase=0, at=1.0, sha256=SHA, nbytes=1)
-        store.put_summary(run, version, summary.model_dump_json())
+        store.put_summaries(run, [(version, summary.model_dump_json())])
 
     store.set_run(run, run)
     store.set_info(run, pack(info(run)))
@@ -335,7 +334,7 @@ def test_a_status_of_another_protocol_is_an_error_in_one_line(
     store.set_run(run, run)
     store.set_info(run, b"FCCL\x09....." if part == "info" else pack(info(run)))
     if part == "summary":
-        store.put_summary(run, 1, '{"version": 1, "new": true}')
+        store.put_summaries(run, [(1, '{"version": 1, "new": true}')])
     with pytest.raises(StoreError, match="upgrade fccl") as caught:
         view.read(store, run)
     assert "\n" not in str(caught.value)
@@ -360,11 +359,6 @@ def test_the_error_of_an_unreachable_store_is_one_line_without_the_password(url:
     assert "hun" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
-
-
-def test_host_and_port_omits_the_credentials() -> None:
-    assert host_and_port("redis://user:p@ss@host:6379/0?password=x") == "host:6379/0"
-    assert host_and_port("rediss://host:6379") == "host:6379"
 
 
 def test_the_error_of_a_lost_store_has_its_address() -> None:

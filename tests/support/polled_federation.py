@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -70,15 +70,22 @@ def make_config(
     *,
     aggregation: Mapping[str, object] | None = None,
     evaluation: Mapping[str, object] | None = None,
+    keep_updates: bool = False,
+    versions: Sequence[int] = (3,),
     **schedule: object,
 ) -> FederationConfig:
     return parse(
         {
             "aggregation": dict(aggregation or {}),
             "evaluation": dict(evaluation or {}),
-            "run": {"name": "r", "dir": str(directory), "keep_versions": 2},
+            "run": {
+                "name": "r",
+                "dir": str(directory),
+                "keep_versions": 2,
+                "keep_updates": keep_updates,
+            },
             "data": {"clients": 3},
-            "phase": [{"versions": 3}],
+            "phase": [{"versions": span} for span in versions],
             "schedule": {"concurrency": 3, "buffer_size": 2, **schedule},
             "codec": {"update": "fp32"},
             "samples": {"prompts": 0},
@@ -340,6 +347,7 @@ def check_complete(federation: PolledFederation, outcome: RunOutcome) -> None:
         sorted(path.name for path in (federation.directory / "versions").iterdir())[-1] == "000003"
     )
     assert not list((federation.directory / "versions").glob(".*"))
+    check_kept_updates(federation, names)
     check_versions(federation)
     assert read_field(federation, "progress.jsonl", "version") == [0, 1, 2, 3]
     assert read_field(federation, "client_metrics.jsonl", "task_id") == names
@@ -348,6 +356,17 @@ def check_complete(federation: PolledFederation, outcome: RunOutcome) -> None:
         assert receipt is not None and receipt.state == "accepted"
     journal.close()
     opened.journal.close()
+
+
+def check_kept_updates(federation: PolledFederation, applied: list[str]) -> None:
+    """Check that the updates that were applied are on the disk as their worker sent them."""
+    directory, kept = federation.directory / "updates", federation.config.run.keep_updates
+    files = {path.name: path.read_bytes() for path in directory.glob("*")}
+    assert [name.partition(".")[0] for name in sorted(files)] == (sorted(applied) if kept else [])
+    journal = Journal.open(federation.directory / "run.db")
+    rows = {file: upload for upload, file in journal.kept_updates().items()}
+    assert {name: f"local.{codec.digest(frame)}" for name, frame in files.items()} == rows
+    journal.close()
 
 
 def check_versions(federation: PolledFederation) -> None:

@@ -47,3 +47,14 @@ def write_sharded_model(folder: Path) -> Path:
     tiny_tokenizer().save_pretrained(folder)
     tiny_model().save_pretrained(folder, max_shard_size="60KB")
     return folder
+
+
+def write_smallest_model(folder: Path) -> None:
+    """Write a model of some 100 kB with its tokenizer, for runs that are kept as files."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=256, n_embd=8, n_layer=1, n_head=1,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(folder)

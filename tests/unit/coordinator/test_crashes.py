@@ -43,8 +43,10 @@ POINTS: dict[str, tuple[object, str, bool]] = {
     "version has its number": (Versions, "place", True),
     "before a start sweeps": (Versions, "sweep", False),
     "before the spool is cleaned": (Spool, "drop", False),
+    "before a kept update is moved": (Spool, "move", False),
+    "a kept update is moved": (Spool, "move", True),
     "before versions are retained": (Versions, "retain", False),
-    "before the JSON lines files": (JsonlFiles, "catch_up", False),
+    "before the JSON lines files": (JsonlFiles, "append", False),
     "before the outbox is published": (EmbeddedBroker, "publish_task", False),
     "published, not marked": (Journal, "mark_sent", False),
     "marked": (Journal, "mark_sent", True),
@@ -55,9 +57,10 @@ POINTS: dict[str, tuple[object, str, bool]] = {
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_run_survives_crashes_at_every_point(
-    federation: PolledFederation, monkeypatch: pytest.MonkeyPatch, point: str
+    tmp_path: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     kind, method, after = POINTS[point]
+    federation = PolledFederation(tmp_path, keep_updates=method != "drop")
     original, calls = getattr(kind, method), iter(range(10**6))
 
     def crashing(*args: Any, **kwargs: Any) -> Any:
@@ -82,7 +85,7 @@ def test_a_run_survives_crashes_at_random_points(
     tmp_path: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     random, budget = Random(seed), iter(range(15))
-    federation = PolledFederation(tmp_path, seed)
+    federation = PolledFederation(tmp_path, seed, keep_updates=bool(seed % 2))
     for kind, method, after in POINTS.values():
         if not after:
             crashing = _crashing(getattr(kind, method), random.random, budget)
@@ -120,6 +123,21 @@ def test_a_replaced_coordinator_acks_and_publishes_nothing(federation: PolledFed
         federation.serve()
     federation.on_turn = lambda: None
     check_complete(federation, federation.service(successors[0]).serve(federation.stop))
+
+
+def test_an_update_that_is_sent_again_under_the_name_of_a_kept_one_does_not_replace_it(
+    tmp_path: Path, small_chunks: None
+) -> None:
+    federation = PolledFederation(tmp_path, keep_updates=True)
+    assert federation.serve().complete
+    opened = federation.open()
+    upload, file = next(iter(opened.journal.kept_updates().items()))
+    kept = (federation.directory / "updates" / file).read_bytes()
+    opened.journal.take_over()
+    Spool(federation.directory / "spool").write(upload, 0, b"forged")
+    opened.journal.put_chunk(upload, 0, 6, "local", 1.0)
+    federation.service(opened).serve(federation.stop)
+    assert (federation.directory / "updates" / file).read_bytes() == kept
 
 
 def numbered(federation: PolledFederation) -> dict[str, bytes]:

@@ -146,10 +146,15 @@ def test_addresses_and_retention_may_change(tmp_path: Path) -> None:
         tmp_path,
         broker={"url": "amqp://elsewhere/"},
         store={"url": "redis://elsewhere/"},
-        run={"name": "r", "dir": str(tmp_path / ".." / tmp_path.name), "keep_versions": 3},
+        run={
+            "name": "r",
+            "dir": str(tmp_path / ".." / tmp_path.name),
+            "keep_versions": 3,
+            "keep_updates": True,
+        },
     )
     found = opened(changed)
-    assert found.keep_versions == 3
+    assert (found.keep_versions, found.keep_updates) == (3, True)
     found.journal.close()
 
 

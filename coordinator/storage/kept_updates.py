@@ -1,0 +1,58 @@
+"""Kept updates: files of accepted updates after their commit, `updates/TASK.ATTEMPT`.
+
+With `run.keep_updates` an update's frame stays on the disk, byte for byte as it was accepted, so
+that `fccl verify` can recompute every version. The transaction that applies an update also lists
+its file in the table `kept_update`; only then the file moves here from the spool. A crash in
+between leaves it in the spool, and the next start moves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from common.errors import RunError
+from common.files import sync_path
+from coordinator.core.state import BufferedUpdate
+from coordinator.storage.spool import Spool
+
+DIRECTORY = "updates"
+
+
+def kept_file(update: BufferedUpdate) -> str:
+    """Return the file name of an update: nothing in it comes from its sender."""
+    return f"{update.task_id}.{update.attempt}"
+
+
+class KeptUpdates:
+    """Directory of the kept updates of one run; it exists once there is one.
+
+    Call every method while holding the journal's write lock: an upload that has moved may arrive
+    in the spool again.
+    """
+
+    def __init__(self, run: Path, spool: Spool) -> None:
+        self._path, self._spool = run / DIRECTORY, spool
+
+    def put(self, files: Mapping[str, str]) -> None:
+        """Move uploads from the spool to their files; raise `RunError` if the disk refuses."""
+        try:
+            self._path.mkdir(mode=0o700, exist_ok=True)
+            for upload, file in files.items():
+                self._spool.move(upload, self._path / file)
+            sync_path(self._path)
+        except OSError as error:
+            raise RunError(f"{self._path}: {error.strerror}", "make room, then --resume") from None
+
+    def roll_forward(self, files: Mapping[str, str]) -> None:
+        """Move the uploads that a crash left in the spool; raise `RunError` as `put` does.
+
+        `files` holds all kept updates. The spool is swept afterwards.
+        """
+        left = {
+            upload: files[upload]
+            for upload in self._spool.uploads() & files.keys()
+            if not (self._path / files[upload]).exists()  # else it has moved, and is sent again
+        }
+        if left:
+            self.put(left)
