@@ -11,4 +11,4 @@ STOPPED = 10
 FAILED = 11
 """The run failed."""
 INTERRUPTED = 130
-"""Interrupted twice, and ended at once."""
+"""Interrupted before there was a run to stop; or twice, and ended at once."""

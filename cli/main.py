@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import click
 
-from cli import jsonlog, out_of_memory
+from cli import jsonlog, out_of_memory, signals
 from cli.exit_codes import INTERRUPTED
 from common.errors import ConfigError, FcclError
 
@@ -107,6 +107,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     jsonlog.install_if_requested()
     try:
+        signals.interrupt_on_signals()
         fccl.main(standalone_mode=False)
     except FcclError as error:
         _exit(f"fccl: {error}", error.exit_code)

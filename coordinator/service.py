@@ -13,6 +13,7 @@ On the path of an update: `ingest/site_queues.py` → here → `ingest/ingest.py
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event as Flag
@@ -26,6 +27,7 @@ from common.protocol.layout import TensorLayout
 from common.store.store import Store
 from coordinator.core import event_text, machine
 from coordinator.core.events import (
+    MAX_TEXT,
     AcceptEvaluation,
     AcceptUpdate,
     Action,
@@ -59,6 +61,7 @@ from coordinator.scores_source import ScoreRequest, ScoreSource
 from coordinator.sites.credentials import SiteAccess
 from coordinator.storage.candidates import Candidates
 from coordinator.storage.evaluator_figures import append_figures
+from coordinator.storage.journal_lock import JournalLockedError
 from coordinator.storage.recovery import recover
 from coordinator.storage.run import Run
 from coordinator.storage.samples import SamplesFile
@@ -156,6 +159,7 @@ class Service:
             BrokerError: The broker refuses, or stays out of reach past its deadline.
             RunError: The disk refuses.
         """
+        self._take_over(stop)
         self._start()
         was_complete = machine.is_complete(self._plan, self._state, self._clock())
         try:
@@ -168,9 +172,24 @@ class Service:
             finish.complete, finish.reason, self._state.version, finish.failed, was_complete
         )
 
+    def _take_over(self, stop: Flag) -> None:
+        """Fence off every other coordinator; wait a lease for one that holds the journal."""
+        deadline = time.monotonic() + self._plan.schedule.lease_s
+        waiting = False
+
+        def keep_trying(error: JournalLockedError) -> bool:
+            nonlocal waiting
+            if not waiting:
+                waiting = True
+                text = f"waits {self._plan.schedule.lease_s:.0f} s at most: {error}"
+                entry = log_event("warning", EventKind.TAKEOVER, text[:MAX_TEXT])
+                self._on_event(event_text.to_event(entry, self._clock()))
+            return not stop.is_set() and time.monotonic() < deadline
+
+        self._journal.take_over(keep_trying)
+
     def _start(self) -> None:
-        """Take over the run, and recover its state from the journal."""
-        self._journal.take_over()
+        """Recover the state of the run from its journal, and begin to receive."""
         self._state = recover(self._plan, self._journal, self._clock(), self._lease_s)
         self._writer.start(self._state.version)
         layout = TensorLayout.of(self._run.versions.read(0))

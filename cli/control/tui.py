@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import config_option, find_config, run_option
+from cli.signals import close_on_signals
 from common.config import loader
 from common.errors import ConfigError
 from common.run_directory import recorded_run
@@ -87,7 +88,9 @@ def command(
             "`fccl tui` needs a terminal",
             "use `fccl status` to print the state once, `fccl tui --web` for a browser",
         )
-    chosen.create_app().run()
+    app = chosen.create_app()
+    close_on_signals(app.exit)
+    app.run()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -79,10 +80,14 @@ def _serve(config: FederationConfig, mode: str, output: Output, status: ProcessS
     store = connect(config.store.url, ca=config.store.ca)
     tasks = ChildTasks(output)
     broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
-    try:
-        run = session.open_run(
-            config, mode, tasks, output, lambda old: session.delete_queues(config, broker, old)
-        )
+
+    def delete_queues(old: str) -> None:
+        session.delete_queues(config, broker, old)
+
+    with (
+        closing(broker),
+        session.opened_run(config, mode, tasks, output, delete_queues) as run,
+    ):
         output.set_context(run=run.run_id)
         service = Service(
             run,
@@ -106,8 +111,6 @@ def _serve(config: FederationConfig, mode: str, output: Output, status: ProcessS
         outcome = service.serve(stop)
         status.set_over()
         path = session.conclude(run, outcome, tasks, output)
-    finally:
-        broker.close()
     if path is not None:
         output.print(path.read_text(encoding="utf-8"))
         output.print(f"report: {path}")

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from broker.rabbit.probe import probe
@@ -37,6 +36,7 @@ from cli.services.servers import Server, record_path
 from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, FcclError
+from common.start_lock import only_start
 from common.store.store import connect
 from common.urls import BROKER, HTTP, STORE, ServerUrl, parse_url
 
@@ -375,12 +375,8 @@ def _locked(folder: Path) -> Iterator[None]:
     """Lock the folder against a second `fccl services` while the block runs."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(folder / "lock", timeout=0):
+        with only_start(folder, folder / "lock"):
             yield
-    except Timeout:
-        raise ConfigError(
-            f"another `fccl services` is running in {folder}", "wait until it is done"
-        ) from None
     except OSError as error:
         where = error.filename or folder
         raise ConfigError(

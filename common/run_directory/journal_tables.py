@@ -73,6 +73,9 @@ ADDED_TABLES = (  # and indexes; missing from runs that an older release began
     " shares_updates INTEGER NOT NULL);",
     # Updates that stay on the disk after their commit, and their files in `updates/`.
     "CREATE TABLE IF NOT EXISTS kept_update (task_id TEXT PRIMARY KEY, file TEXT NOT NULL);",
+    # Processes that took the run over, for people: the epoch alone decides who may write.
+    "CREATE TABLE IF NOT EXISTS coordinator (epoch INTEGER PRIMARY KEY, pid INTEGER NOT NULL,"
+    " host TEXT NOT NULL, at REAL NOT NULL);",
     # Without these, every chunk and every commit would read the whole history of a run.
     "CREATE INDEX IF NOT EXISTS buffered ON accepted (seq) WHERE version IS NULL;",
     "CREATE INDEX IF NOT EXISTS evaluated ON evaluation (version, phase);",

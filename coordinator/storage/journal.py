@@ -12,9 +12,12 @@ On an update's path the journal records the decision; next is
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sqlite3
+import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +38,9 @@ from common.run_directory.records import EvaluationRecord, RoundRecord
 from coordinator.core.events import Action
 from coordinator.core.state import Client, CoordinatorState
 from coordinator.storage import journal_rows
+from coordinator.storage.journal_lock import JournalLockedError, read_owner
 from coordinator.storage.journal_schema import (
+    LOCK_TIMEOUT_S,
     add_missing_tables,
     connect,
     create_tables,
@@ -45,6 +50,9 @@ from coordinator.storage.journal_totals import JournalTotals
 
 KNOWN_VERSIONS = 64
 """Summaries of versions that stay in memory: those that tasks name are read again and again."""
+
+TRY_S = 1.0
+"""Seconds between two attempts to take over a journal that another process holds."""
 
 _RECEIPTS = (
     "SELECT client_id, task_id, attempt, state, reason, at FROM receipt"
@@ -110,12 +118,44 @@ class Journal:
         """Return the properties that were fixed when the run began."""
         return dict(self.rows("SELECT key, value FROM meta"))
 
-    def take_over(self) -> int:
-        """Begin a new epoch and return it; it fences off every other coordinator of this run."""
+    def take_over(
+        self, keep_trying: Callable[[JournalLockedError], bool] = lambda error: False
+    ) -> int:
+        """Begin a new epoch and return it; it fences off every other coordinator of this run.
+
+        A coordinator that was stopped within a transaction holds the journal until it continues or
+        ends. Nothing else may write meanwhile: what it has decided, it may already make visible.
+
+        Args:
+            keep_trying: Called about every second while another process holds the journal.
+
+        Raises:
+            JournalLockedError: `keep_trying` returned False; the message names that process.
+        """
+        self._db.execute(f"PRAGMA busy_timeout = {TRY_S * 1000:.0f}")
+        try:
+            while not self._try_take_over(keep_trying):
+                pass
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_S * 1000:.0f}")
+        return self.epoch
+
+    def _try_take_over(self, keep_trying: Callable[[JournalLockedError], bool]) -> bool:
+        try:
+            self._begin_epoch()
+        except JournalLockedError as error:
+            if not keep_trying(error):
+                raise
+            return False
+        return True
+
+    def _begin_epoch(self) -> None:
         with translated_errors(self._path), self._immediate():
             self._db.execute("UPDATE epoch SET value = value + 1")
-            self.epoch = self._db.execute("SELECT value FROM epoch").fetchone()[0]
-        return self.epoch
+            epoch = self._db.execute("SELECT value FROM epoch").fetchone()[0]
+            row = (epoch, os.getpid(), socket.gethostname(), time.time())
+            self._db.execute("INSERT OR REPLACE INTO coordinator VALUES (?, ?, ?, ?)", row)
+        self.epoch = epoch
 
     # writing
 
@@ -317,8 +357,10 @@ class Journal:
         """Raise `FencedError` if another coordinator has taken over."""
         current = self._one("SELECT value FROM epoch")
         if current != self.epoch:
+            owner = read_owner(self._db)
             raise FencedError(
-                f"another coordinator has taken over {self._path} (epoch {current})",
+                f"another coordinator has taken over {self._path}"
+                f" (epoch {current}{f': {owner}' if owner else ''})",
                 "stop this one",
             )
 

@@ -32,6 +32,7 @@ from common.protocol.invitation import (
     store_hash,
 )
 from common.protocol.naming import join_user
+from common.start_lock import only_start
 from common.store.store import Store, connect
 from common.urls import SITE_BROKER, SITE_STORE, parse_url
 from worker.events import EventCallback, WorkerEventKind
@@ -64,10 +65,24 @@ def join(
             machine's clock is far off.
         BrokerError: The broker is out of reach, or its certificate is refused.
         StoreError: Likewise for the store.
+        RunError: Another process joins with this directory.
     """
     known = identity.load(directory)
     if known is not None and known.admitted and known.token_id == invitation.token_id:
         return known
+    with only_start(directory):
+        return _join(invitation, directory, host, software, stop, on_event, clock)
+
+
+def _join(
+    invitation: Invitation,
+    directory: Path,
+    host: str,
+    software: str,
+    stop: Flag,
+    on_event: EventCallback,
+    clock: Clock,
+) -> Identity | None:
     pending = _pending_identity(invitation, directory, host, software)
     store = _connect_store(invitation, directory)
     _check_clock(store, clock)
