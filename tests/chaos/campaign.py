@@ -204,7 +204,7 @@ def run_seed(
         problems += [text for part in run.parts for text in part.tracebacks()]
         recomputed = 0
         if run.coordinator.finished:
-            report = ledger.check(run.run, [run.witness, run.state])
+            report = ledger.check(run.run, [run.state], witness=run.witness)
             recomputed = report.recomputed
             problems += [*report.problems, *check_end(run, campaign, known)]
         if problems:
