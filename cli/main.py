@@ -41,6 +41,7 @@ GROUPS: dict[str, dict[str, _Entry]] = {
         "kick": _Entry("cli.control.commands", "Exclude a client, or include it again (--undo)."),
         "reissue": _Entry("cli.control.commands", "Issue an open task again, now."),
         "min-clients": _Entry("cli.control.commands", "Set the minimum of live clients."),
+        "verify": _Entry("cli.control.verify", "Recompute the versions of a run and compare them."),
         "health": _Entry("cli.control.health", "Report whether a process is ready, for probes."),
     },
     "Other organisations": {

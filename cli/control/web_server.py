@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from textual_serve.server import Server
 
+from common.operations.http_server import LOOPBACK_NAMES, host_name
 from common.urls import HTTP, is_loopback, parse_url
 
 MAX_SCREENS = 16
@@ -29,7 +30,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
 class WebServer(Server):
@@ -103,7 +103,7 @@ class WebServer(Server):
     def refusal(self, request: web.Request, websocket: bool) -> str:
         """Return why a request is refused; empty if it is not."""
         host = request.headers.getall("Host", [])
-        name = _name(host[0]) if len(host) == 1 else ""
+        name = host_name(host[0]) if len(host) == 1 else ""
         if name not in self._names:
             return "this name is not that of the server; start it with --public-url"
         origins = request.headers.getall("Origin", [])
@@ -152,12 +152,6 @@ def is_wildcard(host: str) -> bool:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
         return not host
-
-
-def _name(host: str) -> str:
-    """Return the name in a `Host` header, in lower case and without the port."""
-    name, mark, port = host.rpartition(":")
-    return (name if mark and port.isascii() and port.isdigit() else host).lower()
 
 
 def _netloc(scheme: str, address: str) -> str:

@@ -7,7 +7,6 @@ raises `StoreError` when Redis cannot be reached or refuses; callers decide what
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -23,13 +22,21 @@ from common.protocol.membership import Membership
 from common.protocol.run_plan import RunPlan
 from common.protocol.tasks import Receipt
 from common.protocol.versions import CurrentModel
-from common.protocol.wire import MAX_HEADER, pack, unpack
+from common.protocol.wire import pack, unpack
 from common.store.errors import explain_redis_error
+from common.store.heartbeats import (
+    MAX_FRAME,
+    HeartbeatReader,
+    add_to_index,
+    heartbeat_key,
+    index_key,
+)
 from common.tls.verification import explain_unreadable_ca, verifying_context
 from common.urls import STORE, UrlError, parse_url
 
 CHUNK = 8 * 1024 * 1024
 HEARTBEAT_TTL_S = 15
+INDEX_TTL_S = 24 * 3600  # of the names of a site's workers
 RECEIPT_TTL_S = 7 * 24 * 3600
 DELIVERY_TTL_S = 7 * 24 * 3600
 JOIN_TTL_S = 90 * 24 * 3600
@@ -37,8 +44,6 @@ FEED_LENGTH = 2000
 MAX_COMMANDS = 100  # read at once
 SUMMARIES_AT_ONCE = 200  # of versions, in one request
 ANSWER_TTL_S = 24 * 3600
-MAX_WORKERS_PER_SITE = 256
-MAX_FRAME = MAX_HEADER + 64  # bytes of the longest record without data
 
 R = TypeVar("R", bound=Record)
 
@@ -328,40 +333,22 @@ class Store:
 
     def put_heartbeat(self, run: str, heartbeat: Heartbeat) -> None:
         """Write a heartbeat; its time to live runs on the server's clock."""
-        key = f"fccl:{run}:heartbeat:{heartbeat.site}:{heartbeat.worker_id}"
-        self._set(key, pack(heartbeat), HEARTBEAT_TTL_S)
+        site, worker = heartbeat.site, heartbeat.worker_id
+        self._set(heartbeat_key(run, site, worker), pack(heartbeat), HEARTBEAT_TTL_S)
+        # Not atomic: a name that another worker's has replaced comes back with its next heartbeat.
+        index = add_to_index(self._get(index_key(run, site)) or b"", worker)
+        if index is not None:
+            self._set(index_key(run, site), index, INDEX_TTL_S)
 
     def remove_heartbeat(self, run: str, site: str, worker_id: str) -> None:
-        self._do(lambda r: r.delete(f"fccl:{run}:heartbeat:{site}:{worker_id}"))
+        self._do(lambda r: r.delete(heartbeat_key(run, site, worker_id)))
+
+    def heartbeat_reader(self, run: str) -> HeartbeatReader:
+        return HeartbeatReader(self._do, run)
 
     def heartbeats(self, run: str) -> tuple[Heartbeat, ...]:
-        """Return the heartbeats of the live workers, by site and id.
-
-        A heartbeat is a claim. One that does not parse, or names another site or worker than its
-        key (the server's permissions hold each site to its keys), is left out. No more is read of
-        a value than a valid one can have, and no more than `MAX_WORKERS_PER_SITE` of a site.
-        """
-        start = f"fccl:{run}:heartbeat:"
-
-        def read(r: Any) -> list[tuple[bytes, bytes]]:
-            keys: list[bytes] = []
-            of_site: Counter[bytes] = Counter()
-            for key in r.scan_iter(match=f"{start}*", count=500):
-                site = key[len(start) :].partition(b":")[0]
-                of_site[site] += 1
-                if of_site[site] <= MAX_WORKERS_PER_SITE:
-                    keys.append(key)
-            with r.pipeline(transaction=False) as pipe:
-                for key in sorted(keys):
-                    pipe.getrange(key, 0, MAX_FRAME)
-                return list(zip(sorted(keys), pipe.execute(), strict=True))
-
-        return tuple(
-            beat
-            for key, value in self._do(read)
-            for beat in _parsed(Heartbeat, [value])
-            if key.decode("utf-8", "replace") == f"{start}{beat.site}:{beat.worker_id}"
-        )
+        """Return the heartbeats of the live workers; see `HeartbeatReader.read`."""
+        return self.heartbeat_reader(run).read()
 
     # tables that the coordinator replaces as a whole, and the event feed
 

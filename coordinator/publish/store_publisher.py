@@ -27,6 +27,7 @@ from common.protocol.tasks import BlobRef
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import pack, unpack
 from common.run_directory.evaluator_figures import read_evaluator_figures
+from common.store.heartbeats import MAX_WORKERS_PER_SITE
 from common.store.store import Store
 from common.store.view import RunInfo, RunStatus
 from coordinator.core import event_text, tasks
@@ -86,6 +87,8 @@ class StorePublisher:
         self._base_model = BaseModelServer(
             store, run.run_id, run.base_path, run.template.base.digest
         )
+        self._heartbeats = store.heartbeat_reader(run.run_id)
+        self._crowded: frozenset[str] = frozenset()  # sites that were reported
         self._started_at = clock()
         self._published: set[int] = set()  # versions whose adapter is in the store
         self._candidate_refs: dict[str, BlobRef] = {}  # in the store, by the task of the update
@@ -109,11 +112,13 @@ class StorePublisher:
         """
         try:
             self._restore_if_lost(state)
-            heartbeats = self._store.heartbeats(self._run_id)
+            sites = {client.site for client in state.members(self._run.plan).values()}
+            heartbeats = self._heartbeats.read(sites)
             self._base_model.answer(heartbeats)
         except StoreError as error:
             self._lost(error)
             return HeartbeatsRead((), store_up=False)
+        self._report_crowded_sites()
         signals = (
             WorkerSignal(
                 h.site, h.task_id is not None, h.task_id, h.wishes, h.rests_until is not None
@@ -161,7 +166,8 @@ class StorePublisher:
         `problem` is the reason why the run cannot continue, if any; it replaces the detail.
         """
         info = rows.run_info(self._run, state, self._started_at, self._clock())
-        status = info.model_copy(update={"detail": problem[:MAX_TEXT]}) if problem else info
+        detail = "; ".join([problem or info.detail, *map(_crowding, sorted(self._crowded))])
+        status = info.model_copy(update={"detail": detail[:MAX_TEXT]})
         self._try(lambda: self._put_state(status, state, newest))
         # The core reports a run that waits for more clients than one.
         waiting = info.status == "waiting" and (info.min_clients or 1) <= 1
@@ -381,6 +387,12 @@ class StorePublisher:
         except StoreError as error:
             self._lost(error)
 
+    def _report_crowded_sites(self) -> None:
+        for site in sorted(self._heartbeats.crowded - self._crowded):
+            text = f"{_crowding(site)}; `fccl revoke {site}` ends its access"
+            self._report("warning", EventKind.FLOOD, text)
+        self._crowded = self._heartbeats.crowded
+
     def _lost(self, error: StoreError) -> None:
         if self._up is not False:
             text = f"{error.what}: new tasks wait, updates are still accepted"
@@ -389,3 +401,7 @@ class StorePublisher:
 
     def _report(self, level: EventLevel, kind: EventKind, text: str) -> None:
         self._on_event(event_text.to_event(log_event(level, kind, text), self._clock()))
+
+
+def _crowding(site: str) -> str:
+    return f"site {site} has more heartbeats in Redis than are read ({MAX_WORKERS_PER_SITE})"

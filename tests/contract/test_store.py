@@ -20,13 +20,13 @@ from common.protocol.membership import Membership
 from common.protocol.tasks import Receipt
 from common.protocol.versions import VersionSummary
 from common.protocol.wire import pack, unpack
-from common.store import view
+from common.store import heartbeats, view
 from common.store.embedded import EmbeddedStore
+from common.store.heartbeats import MAX_WORKERS_PER_SITE
 from common.store.store import (
     CHUNK,
     FEED_LENGTH,
     HEARTBEAT_TTL_S,
-    MAX_WORKERS_PER_SITE,
     Store,
     connect,
 )
@@ -67,8 +67,8 @@ def event(text: str) -> Event:
     return Event(at=1.0, level="info", kind="test", text=text)
 
 
-def heartbeat(worker: str) -> Heartbeat:
-    return Heartbeat(worker_id=worker, site="local", state="waiting")
+def heartbeat(worker: str, site: str = "local") -> Heartbeat:
+    return Heartbeat(worker_id=worker, site=site, state="waiting")
 
 
 # blobs
@@ -174,6 +174,46 @@ def test_the_number_of_workers_of_a_site_is_limited(opened: Opened, run: str) ->
         opened.store.put_heartbeat(run, heartbeat(f"w{i:03d}"))
     opened.client.set(f"fccl:{run}:heartbeat:hospital-a:big", b"x" * (1 << 20))
     assert len(opened.store.heartbeats(run)) == MAX_WORKERS_PER_SITE
+
+
+def test_a_flood_of_keys_costs_a_bounded_number_of_requests_and_hides_no_other_site(
+    opened: Opened, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeats, "SCAN_KEYS", 400)
+    monkeypatch.setattr(heartbeats, "SCAN_COUNT", 100)
+    flood = {f"fccl:{run}:heartbeat:evil:w{i}": b"x" for i in range(5000)}
+    opened.client.mset(flood)
+    opened.store.put_heartbeat(run, heartbeat("w1"))
+    reader, calls = opened.store.heartbeat_reader(run), list[int]()
+    do = reader._do
+    reader._do = lambda call: calls.append(1) or do(call)  # type: ignore[func-returns-value]
+    [found] = reader.read(["local"])  # by its index, whatever else the server holds
+    assert found.worker_id == "w1" and len(calls) <= 4 + 3
+    assert reader.crowded == {"evil"}
+    opened.client.delete(*flood)
+
+
+def test_workers_of_earlier_releases_are_found_without_an_index(opened: Opened, run: str) -> None:
+    for worker in ("w1", "w2"):
+        key = f"fccl:{run}:heartbeat:hospital-a:{worker}"
+        opened.client.set(key, pack(heartbeat(worker, site="hospital-a")))
+    reader = opened.store.heartbeat_reader(run)
+    assert [beat.worker_id for beat in reader.read()] == ["w1", "w2"]
+    opened.client.delete(f"fccl:{run}:heartbeat:hospital-a:w1")
+    assert [beat.worker_id for beat in reader.read()] == ["w2"]
+    assert reader.crowded == frozenset()
+
+
+def test_only_so_many_bytes_of_a_site_are_read(
+    opened: Opened, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(10):
+        opened.store.put_heartbeat(run, heartbeat(f"w{i}"))
+    opened.client.lpush(f"fccl:{run}:heartbeat:local:list", "no string")
+    size = len(pack(heartbeat("w0")))
+    monkeypatch.setattr(heartbeats, "MAX_SITE_BYTES", 4 * size)
+    reader = opened.store.heartbeat_reader(run)
+    assert len(reader.read()) == 4 and reader.crowded == {"local"}
 
 
 def test_a_site_can_read_whether_its_client_takes_part(store: Store, run: str) -> None:
