@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import click
@@ -17,6 +18,7 @@ import click
 from cli import expected_errors, jsonlog, signals, streams
 from cli.exit_codes import INTERRUPTED, OUTPUT_LOST
 from common.errors import ConfigError, FcclError
+from common.text import is_plain, one_line
 
 
 class _Entry(NamedTuple):
@@ -127,6 +129,7 @@ def _run() -> int:
     """Run the command, print its error if there is one, and return the exit code."""
     try:
         signals.interrupt_on_signals()
+        check_arguments(sys.argv[1:])
         fccl.main(standalone_mode=False)
     except FcclError as error:
         return _report(f"fccl: {error}", error.exit_code)
@@ -147,7 +150,22 @@ def _run() -> int:
     return 0
 
 
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Check the command line before any part of it is used.
+
+    Raises:
+        ConfigError: An argument is not UTF-8, so that it could neither be stored nor shown.
+    """
+    for number, argument in enumerate(arguments, 1):
+        if not is_plain(argument):
+            raise ConfigError(
+                f"argument {number} of the command line is not UTF-8 text",
+                "rename the file that it names, or write it in UTF-8",
+            )
+
+
 def _report(line: str, code: int) -> int:
+    line = one_line(line)
     if not jsonlog.write_error(line, code):
         click.echo(line, err=True)
     return code

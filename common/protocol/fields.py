@@ -8,37 +8,18 @@ machine.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029"  # control characters and line breaks
-    "\u202a-\u202e\u2066-\u206f"  # make what follows run in another direction
-    "\ufeff\ufff9-\ufffb\ud800-\udfff]"  # marks that no text needs, and halves of characters
-)
-
-
-def one_line(text: str) -> str:
-    """Return the text with spaces instead of line breaks, terminal escapes and overrides.
-
-    Everything that belongs to a script stays: joiners, combining marks, marks of direction, and
-    characters that are newer than Python's tables.
-    """
-    return _UNSAFE.sub(" ", text)
-
-
-def is_one_line(text: str) -> bool:
-    """Return whether `one_line` would leave a text as it is."""
-    return _UNSAFE.search(text) is None
-
+from common.text import one_line
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """A name that is safe in a queue name, a Redis key and a log line. Never used as a path."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, lt=253_402_300_800, allow_inf_nan=False)]
+"""A time or a duration; before the year 10000, so that it can be written as a date."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 MAX_LOSS = 1e4
 Loss = Annotated[float, Field(gt=0, le=MAX_LOSS, allow_inf_nan=False)]

@@ -16,8 +16,8 @@ from typing import Literal
 
 from common.errors import JoinError, RunError
 from common.files import make_private
-from common.protocol.fields import one_line
 from common.protocol.invitation import format_time
+from common.text import one_line
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS site (

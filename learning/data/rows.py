@@ -17,7 +17,8 @@ from types import MappingProxyType
 from typing import Generic, Literal, TypeVar, overload
 
 from common.errors import ConfigError, DataError
-from common.protocol.fields import RowKind, is_one_line
+from common.protocol.fields import RowKind
+from common.text import is_one_line
 from learning.data import hub_data, preference_parser, rating_parser, row_parser, tables
 from learning.data.field_values import OnOmission, UnusableRow
 from learning.data.message_parser import messages_to_json

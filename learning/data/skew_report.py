@@ -15,7 +15,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from common.protocol.fields import one_line
+from common.text import one_line
 
 _NAME = 36  # characters of a label that are shown
 _SHOWN = 20  # labels with a colour of their own: as many as the colour table has

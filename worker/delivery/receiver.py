@@ -31,10 +31,10 @@ from common.protocol.delivery import (
     Delivery,
     unpack_delivery,
 )
-from common.protocol.fields import one_line
 from common.protocol.tensors import Tensors
 from common.store.errors import StorePermissionError
 from common.store.store import Store
+from common.text import one_line
 from learning.models import export
 from learning.models.export import BASE_FOLDER, ExportedModel
 from learning.models.lora import delivered_config

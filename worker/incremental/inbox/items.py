@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import DataError
-from common.protocol.fields import RowKind, is_one_line
+from common.protocol.fields import RowKind
+from common.text import is_one_line
 from learning.data.message_parser import parse_messages
 from learning.data.row_types import (
     Conversation,
