@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import click
@@ -16,6 +17,7 @@ import click
 from cli import jsonlog, out_of_memory, signals
 from cli.exit_codes import INTERRUPTED
 from common.errors import ConfigError, FcclError
+from common.text import is_plain, one_line
 
 
 class _Entry(NamedTuple):
@@ -109,6 +111,7 @@ def main() -> None:
     jsonlog.install_if_requested()
     try:
         signals.interrupt_on_signals()
+        check_arguments(sys.argv[1:])
         fccl.main(standalone_mode=False)
     except FcclError as error:
         _exit(f"fccl: {error}", error.exit_code)
@@ -125,7 +128,22 @@ def main() -> None:
         _exit(f"fccl: {lack}", lack.exit_code)
 
 
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Check the command line before any part of it is used.
+
+    Raises:
+        ConfigError: An argument is not UTF-8, so that it could neither be stored nor shown.
+    """
+    for number, argument in enumerate(arguments, 1):
+        if not is_plain(argument):
+            raise ConfigError(
+                f"argument {number} of the command line is not UTF-8 text",
+                "rename the file that it names, or write it in UTF-8",
+            )
+
+
 def _exit(line: str, code: int) -> None:
+    line = one_line(line)
     if not jsonlog.write_error(line, code):
         click.echo(line, err=True)
     sys.exit(code)

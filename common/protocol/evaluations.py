@@ -24,7 +24,6 @@ from common.protocol.fields import (
     Seconds,
     Sha256,
     list_to_tuple,
-    one_line,
 )
 from common.protocol.tasks import (
     BaseRef,
@@ -35,6 +34,7 @@ from common.protocol.tasks import (
     ModelPrecision,
     PromptSpec,
 )
+from common.text import one_line
 
 MAX_FIGURES = 200
 """Largest number of figures of one evaluator for one version."""

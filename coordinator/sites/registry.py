@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import JoinError, RunError
-from common.protocol.fields import one_line
 from common.protocol.invitation import format_time
+from common.text import one_line
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS site (
