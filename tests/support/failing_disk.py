@@ -64,7 +64,7 @@ class FailingDisk:
 
     def _by_descriptor(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def checked(descriptor: int, *args: Any) -> Any:
-            if self._fails(name, os.readlink(f"/proc/self/fd/{descriptor}")):
+            if self._fails(name, str(Path(f"/proc/self/fd/{descriptor}").readlink())):
                 raise OSError(self.number, os.strerror(self.number))
             return original(descriptor, *args)
 
