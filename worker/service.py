@@ -46,6 +46,7 @@ from worker.task_runner import TaskRunner
 from worker.task_source import TaskSource
 from worker.task_support import TaskResult
 
+IDLE_S = 5.0  # without a task, until the reason is reported
 TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
 RETRY_S = 1.0  # pause before a task that could not be trained is tried again, here or elsewhere
 MAX_REFUSALS = 3  # in a row, of all clients here; then this worker is broken, not a client
@@ -94,6 +95,7 @@ class Worker:
         self._results: Counter[TaskResult] = Counter()
         self._refused: list[str] = []  # clients whose tasks were refused in a row
         self._rests_until: float | None = None  # as last reported
+        self._idle_turns = 0  # without a task
 
     @property
     def worker_id(self) -> str:
@@ -143,6 +145,7 @@ class Worker:
                     self._parts.learner.process_inboxes(stop)
                 if (task := self._parts.tasks.next_task(TAKE_S)) is not None:
                     self._process(task, abandon)
+                self._report_idleness(task is None)
         finally:
             waiting = self.close()
         return WorkerSummary(
@@ -165,6 +168,14 @@ class Worker:
         waiting = self.pending_count()
         parts.slot.release()
         return waiting
+
+    def _report_idleness(self, idle: bool) -> None:
+        """Report after a while without tasks why the coordinator issues none, if it says so."""
+        self._idle_turns = self._idle_turns + 1 if idle else 0
+        if self._idle_turns * TAKE_S < IDLE_S:
+            return
+        if reason := run_discovery.idle_reason(self._parts.store, self._parts.run):
+            self._parts.events.record(WorkerEventKind.WAITING, reason[:500])
 
     def _is_resting(self) -> bool:
         """Return whether the site does not work now, and report a change."""

@@ -34,6 +34,18 @@ def end_reason(store: Store, name: str, run: str) -> str:
     return f"run {name} is {info.status}: {info.detail}" if info and info.status in OVER else ""
 
 
+def idle_reason(store: Store, run: str) -> str:
+    """Return why the coordinator issues no tasks, as it says itself; empty while it does."""
+    try:
+        info = read_info(store, run)
+    except StoreError:  # the heartbeats report it
+        return ""
+    if info is None or info.status not in ("waiting", "paused"):
+        return ""
+    detail = f": {info.detail}" if info.detail else ""
+    return f"no tasks, run {info.name} is {info.status}{detail}"
+
+
 def find_run(store: Store, name: str, stop: Flag, on_event: EventCallback) -> str | None:
     """Wait for a run of this name that is not over, and return its id; None after `stop`.
 
