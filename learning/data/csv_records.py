@@ -23,6 +23,9 @@ TOO_LONG = "a cell of the record is too long"
 NOT_CSV = "not valid CSV"
 
 
+_QUOTED = re.compile(r'[^"]*+(?:""[^"]*+)*+')
+
+
 class _State(Enum):
     START = "at the start of a cell"
     PLAIN = "in a cell without quotes"
@@ -73,17 +76,19 @@ def parse(text: str | None, delimiter: str) -> list[str] | str:
 
 def _advance(state: _State, text: str, delimiter: str) -> _State:
     """Return the state behind a text, which may be a part of a record."""
+    if '"' not in text and state is not _State.QUOTE:
+        ended = text.endswith((delimiter, "\r"))
+        return state if state is _State.QUOTED else _State.START if ended else _State.PLAIN
     place, size = 0, len(text)
     end_of_cell = re.compile(f"[{re.escape(delimiter)}\r]")
     while place < size and state is not _State.BROKEN:
         char = text[place]
         match state:
             case _State.QUOTED:
-                found = text.find('"', place)
-                if found < 0:
+                place = _end_of_quoted(text, place)
+                if place == size:
                     return state
-                place, state = found + 1, _State.QUOTE
-                continue
+                state = _State.QUOTE
             case _State.PLAIN:
                 match = end_of_cell.search(text, place)
                 if match is None:
@@ -97,6 +102,13 @@ def _advance(state: _State, text: str, delimiter: str) -> _State:
                 state = _after(char, delimiter) if ends else _State.BROKEN
         place += 1
     return state
+
+
+def _end_of_quoted(text: str, place: int) -> int:
+    """Return the place of the quote that ends a cell, or the end of the text."""
+    found = _QUOTED.match(text, place)
+    assert found is not None, "the pattern also fits nothing"
+    return found.end()
 
 
 def _after(char: str, delimiter: str) -> _State:
