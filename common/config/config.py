@@ -32,6 +32,7 @@ from common.protocol.fields import (
     list_to_tuple,
 )
 from common.protocol.tasks import DpoSettings, KtoSettings, LearnedTurns, LoraSpec, ModelPrecision
+from common.text import is_one_line
 
 ContributionSource = Literal["train", "holdout", "server", "federated", "cosine"]
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
@@ -46,7 +47,7 @@ def _auto_or_bool(value: Any) -> Any:
 
 
 def _check_one_line(text: str) -> str:
-    if not text.isprintable():
+    if not is_one_line(text):
         raise ValueError("must be one line of printable characters")
     return text
 
