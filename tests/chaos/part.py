@@ -13,6 +13,8 @@ from tests.support.processes import Command, process_state
 
 TRACEBACK = "Traceback (most recent call last)"
 USUAL_DELAY_S = 0.5
+UNEXPECTED = 1
+"""Exit code of a command that fails without an error of its own."""
 USAGE = 2
 """Exit code of a command that refuses its configuration."""
 
@@ -75,11 +77,12 @@ class Part:
         """Return its processes, their states or exit codes, and the ends of their logs."""
         return "\n".join(_describe(self.name, command) for command in self.commands[-3:])
 
-    def tracebacks(self) -> list[str]:
+    def unexpected_errors(self) -> list[str]:
+        """Return the errors of its processes that no remedy belongs to."""
         return [
-            f"{self.name}: {command.err[-3000:]}"
+            f"{self.name}, exit {command.code}: {command.err[-3000:]}"
             for command in self.commands
-            if TRACEBACK in command.err or TRACEBACK in command.out
+            if command.code == UNEXPECTED or TRACEBACK in command.err or TRACEBACK in command.out
         ]
 
 
