@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.disk_errors import disk_errors
+from common.run_directory.journal_reader import is_locked
 from common.run_directory.journal_tables import ADDED_TABLES, SCHEMA, check_known
-from coordinator.storage.journal_lock import JournalLockedError, describe_lock, is_locked
+from coordinator.storage.journal_lock import JournalLockedError, describe_lock
 
 LOCK_TIMEOUT_S = 10.0
 """Seconds for which a statement waits for the lock of another process."""
