@@ -268,6 +268,8 @@ def _no_row(
     declared: str = "",
 ) -> NoUsableRow:
     first = f"row {skipped[0].line}: {skipped[0].reason}" if skipped else ""
+    if skipped and "UTF-8" in skipped[0].reason:
+        declared = f"; text of Windows is converted by iconv -f WINDOWS-1252 -t UTF-8{declared}"
     present = f"; its columns are {list_names(columns)}" if columns else ""
     remedy = f"{_REQUIRED_FIELDS[kind]}{present}{declared}"
     what = f"{source} has no usable row ({first})" if first else f"{source} has no usable row"

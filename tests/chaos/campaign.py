@@ -16,7 +16,7 @@ from tests.chaos.plan import ChaosPlan, Fault
 from tests.chaos.table import FaultRecord, FederationRecord
 
 TICK_S = 0.05
-START_S = 120.0
+START_S = 240.0
 CALM_S = 240.0
 """A federation must be complete this long after its last fault."""
 END_S = 60.0
