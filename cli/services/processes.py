@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from signal import Signals
 
+from common.environment import without_secrets
 from common.files import write_durable
 
 POLL_SECONDS = 0.02
@@ -75,12 +76,12 @@ def spawn(role: str, command: Sequence[str], environment: Mapping[str, str], log
     """Start a process in a session of its own, so that no hang-up and no Ctrl-C reaches it.
 
     Its output goes to `log`, whose folder becomes its working directory. Its environment
-    is `environment` alone.
+    is `environment` alone, without secrets of other programs.
     """
     with log.open("ab") as output:
         pid = subprocess.Popen(
             list(command),
-            env=dict(environment),
+            env=without_secrets(environment),
             cwd=log.parent,
             stdin=subprocess.DEVNULL,
             stdout=output,
