@@ -5,10 +5,13 @@
 """
 
 DISAGREEMENT = 1
-"""A site's log and the coordinator's journal do not agree (`fccl audit`)."""
+"""A site's log and the coordinator's journal do not agree (`fccl audit`), or a version is not what
+its updates make it (`fccl verify`)."""
 STOPPED = 10
 """Stopped before the plan was complete; `--resume` continues the run."""
 FAILED = 11
 """The run failed."""
+UNVERIFIED = 12
+"""Nothing is wrong, but not every version could be recomputed (`fccl verify`)."""
 INTERRUPTED = 130
-"""Interrupted twice, and ended at once."""
+"""Interrupted before there was a run to stop; or twice, and ended at once."""

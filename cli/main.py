@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import click
 
-from cli import jsonlog, out_of_memory
+from cli import jsonlog, out_of_memory, signals
 from cli.exit_codes import INTERRUPTED
 from common.errors import ConfigError, FcclError
 
@@ -41,6 +41,7 @@ GROUPS: dict[str, dict[str, _Entry]] = {
         "kick": _Entry("cli.control.commands", "Exclude a client, or include it again (--undo)."),
         "reissue": _Entry("cli.control.commands", "Issue an open task again, now."),
         "min-clients": _Entry("cli.control.commands", "Set the minimum of live clients."),
+        "verify": _Entry("cli.control.verify", "Recompute the versions of a run and compare them."),
         "health": _Entry("cli.control.health", "Report whether a process is ready, for probes."),
     },
     "Other organisations": {
@@ -107,6 +108,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     jsonlog.install_if_requested()
     try:
+        signals.interrupt_on_signals()
         fccl.main(standalone_mode=False)
     except FcclError as error:
         _exit(f"fccl: {error}", error.exit_code)

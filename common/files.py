@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
+
+TAIL_BYTES = 1 << 13
+"""Bytes that are read at a time from the end of a file of lines."""
 
 
 def sync_path(path: Path) -> None:
@@ -54,21 +58,57 @@ def write_at(path: Path, offset: int, data: bytes) -> None:
 
 
 def append_jsonl(path: Path, records: Iterable[Mapping[str, object]]) -> None:
-    """Append JSON lines, after cutting off an incomplete last line of an earlier crash."""
+    """Append JSON lines, after cutting off an incomplete last line of an earlier crash.
+
+    What is in the file is not read, except for the end of its last line.
+    """
     lines = "".join(json.dumps(record, sort_keys=False) + "\n" for record in records)
     if not lines:
         return
     with path.open("ab+") as file:
-        file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
+        file.truncate(end_of_lines(file))
         file.seek(0, os.SEEK_END)
         file.write(lines.encode())
 
 
-def read_jsonl(path: Path) -> list[dict[str, object]]:
-    """Return the JSON lines of a file, without an incomplete last one; none if it is missing."""
+def end_of_lines(file: BinaryIO) -> int:
+    """Return the offset behind the last line break of a file; 0 if it has none."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - TAIL_BYTES)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, object]]:
+    """Yield the JSON lines of a file, without an incomplete last one; none if it is missing."""
     if not path.exists():
-        return []
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines() if line]
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n") and line.strip():
+                yield json.loads(line)
+
+
+def read_jsonl_backwards(path: Path) -> Iterator[dict[str, object]]:
+    """Yield the JSON lines of a file, the last complete one first; none if it is missing.
+
+    No more is read than the caller asks for, in blocks of `TAIL_BYTES`.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        start = end_of_lines(file)
+        rest = b""
+        while start:
+            begin = max(0, start - TAIL_BYTES)
+            file.seek(begin)
+            first, *lines = (file.read(start - begin) + rest).split(b"\n")
+            yield from (json.loads(line) for line in reversed(lines) if line.strip())
+            start, rest = begin, first
+        if rest.strip():
+            yield json.loads(rest)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import stat
 import sys
 import time
@@ -196,8 +195,7 @@ def _learn_many(location: InboxLocation, parser: ItemParser, what: str, as_json:
         most = 1 if source.live else CHUNK
         chunk = min(most, location.limits.items_per_minute, location.limits.max_waiting)
         try:
-            with _sigterm_interrupts():
-                ingester.ingest(read_lines(source.file, max_json_bytes(location.limits)), chunk)
+            ingester.ingest(read_lines(source.file, max_json_bytes(location.limits)), chunk)
         except DataError as error:
             printer.warn(f"stopped at line {ingester.line}: {error}")
             printer.totals(ingester.counts)
@@ -218,16 +216,6 @@ def _learn_many(location: InboxLocation, parser: ItemParser, what: str, as_json:
         raise DataError(f"{what} has no lines", "write a JSON object on each line")
     printer.totals(ingester.counts)
     return DataError.exit_code if ingester.counts.refused else 0
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt as Ctrl-C does, so that the totals are printed."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _wait(line: int, seconds: float) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -36,6 +36,7 @@ from common.config import loader
 from common.config.config import FederationConfig
 from common.protocol.naming import LOCAL_SITE
 from common.store.store import Store, connect
+from common.urls import BROKER, parse_url
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.publish.delivery import DeliveryPublisher
 from coordinator.service import Service
@@ -78,10 +79,14 @@ def _serve(config: FederationConfig, mode: str, output: Output, status: ProcessS
     store = connect(config.store.url, ca=config.store.ca)
     tasks = ChildTasks(output)
     broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
-    try:
-        run = session.open_run(
-            config, mode, tasks, output, lambda old: session.delete_queues(config, broker, old)
-        )
+
+    def delete_queues(old: str) -> None:
+        session.delete_queues(config, broker, old)
+
+    with (
+        closing(broker),
+        session.opened_run(config, mode, tasks, output, delete_queues) as run,
+    ):
         output.set_context(run=run.run_id)
         service = Service(
             run,
@@ -105,8 +110,6 @@ def _serve(config: FederationConfig, mode: str, output: Output, status: ProcessS
         outcome = service.serve(stop)
         status.set_over()
         path = session.conclude(run, outcome, tasks, output)
-    finally:
-        broker.close()
     if path is not None:
         output.print(path.read_text(encoding="utf-8"))
         output.print(f"report: {path}")
@@ -121,4 +124,4 @@ def make_site_access(config: FederationConfig, store: Store) -> SiteAccess:
 
 def parse_user(url: str) -> str:
     """Return the user of an AMQP URL; RabbitMQ's default if it names none."""
-    return unquote(urlsplit(url).username or "guest")
+    return parse_url(url, BROKER).user or "guest"

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from common import urls
 from common.protocol.fields import (
     ROW_KINDS,
     BatchSize,
@@ -50,6 +51,16 @@ def _check_one_line(text: str) -> str:
     return text
 
 
+def url_of(kind: urls.UrlKind) -> AfterValidator:
+    """Return a validator of the URLs of one kind of server, which are kept as they are."""
+
+    def check(text: str) -> str:
+        urls.parse_url(text, kind)
+        return text
+
+    return AfterValidator(check)
+
+
 class Section(BaseModel):
     """A frozen table that refuses unknown keys."""
 
@@ -80,10 +91,10 @@ class RunConfig(Section):
 class BrokerConfig(Section):
     """[broker]: RabbitMQ, and its management API, which creates the users of invited sites."""
 
-    url: str = "amqp://guest:guest@127.0.0.1:5672/"
+    url: Annotated[str, url_of(urls.BROKER)] = "amqp://guest:guest@127.0.0.1:5672/"
     ca: str | None = None
-    management: str | None = None
-    public_url: str | None = None
+    management: Annotated[str, url_of(urls.HTTP)] | None = None
+    public_url: Annotated[str, url_of(urls.SITE_BROKER)] | None = None
     queue_type: Literal["classic", "quorum"] = "classic"
     site_mib: Annotated[int, Field(ge=1)] = 1024
 
@@ -91,9 +102,9 @@ class BrokerConfig(Section):
 class StoreConfig(Section):
     """[store]: Redis."""
 
-    url: str = "redis://127.0.0.1:6379/0"
+    url: Annotated[str, url_of(urls.STORE)] = "redis://127.0.0.1:6379/0"
     ca: str | None = None
-    public_url: str | None = None
+    public_url: Annotated[str, url_of(urls.SITE_STORE)] | None = None
 
 
 class OperationsConfig(Section):

@@ -16,6 +16,7 @@ from common.config.config import FederationConfig
 from common.config.overrides import set_dotted, set_from_environment
 from common.errors import ConfigError, UnknownKeyError
 from common.protocol.wire import explain
+from common.urls import UrlError
 
 
 def load(path: Path | None, environ: Mapping[str, str] | None = None) -> FederationConfig:
@@ -72,6 +73,9 @@ def _explained(error: ValidationError, where: str, variables: Mapping[str, str])
         return UnknownKeyError(
             f"{where}: unknown key {key}", "`fccl init` writes a file with every key"
         )
+    match first.get("ctx", {}).get("error"):
+        case UrlError() as fault:
+            return ConfigError(f"{where}: {key} {fault.what}", fault.remedy)
     return ConfigError(f"{where}: {explain(error)}", "see the comments of `fccl init`")
 
 

@@ -33,6 +33,7 @@ class EventKind(StrEnum):
     DEAD_LETTER = "dead-letter"
     FLOOD = "flood"
     BROKER = "broker"
+    TAKEOVER = "takeover"  # waits for the process that holds the journal
     REPAIRED = "repaired"  # queues of the broker were missing, and were declared again
     WORKERS = "workers"
     BASE_MODEL = "base-model"  # workers that lack it cannot get it from the coordinator

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from common.errors import RunError
 from common.run_directory.journal_tables import ADDED_TABLES, SCHEMA, check_known
+from coordinator.storage.journal_lock import JournalLockedError, describe_lock, is_locked
+
+LOCK_TIMEOUT_S = 10.0
+"""Seconds for which a statement waits for the lock of another process."""
 
 
 def create_tables(db: sqlite3.Connection) -> None:
@@ -27,7 +31,9 @@ def add_missing_tables(db: sqlite3.Connection, path: Path) -> None:
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the database of a journal; one thread uses it, not necessarily the one that opens it."""
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    db = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=LOCK_TIMEOUT_S
+    )
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     return db
@@ -39,4 +45,6 @@ def translated_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
+        if is_locked(error):
+            raise JournalLockedError(*describe_lock(path)) from None
         raise RunError(f"{path}: {error}", "check the disk, and that the file is a run") from None

@@ -17,9 +17,12 @@ runs/NAME/
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -123,29 +126,52 @@ def create_run(
         RunError: The directory cannot be written.
     """
     directory = config.run.path
-    partial = _partial_directory(config)
     remove_partial_run(config)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise RunError(f"{partial}: {error.strerror}", "set run.dir to a writable place") from None
+    partial = _make_partial_directory(directory)
     try:
         _fill(partial, config, prepare(partial), now)
-    except BaseException:
-        remove_partial_run(config)
-        raise
-    partial.rename(directory)
-    sync_path(directory.parent)
+        _rename(partial, directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # private rows; it is gone if all went well
 
 
 def remove_partial_run(config: FederationConfig) -> None:
     """Remove the private rows that an unfinished `create_run` may have left behind."""
-    shutil.rmtree(_partial_directory(config), ignore_errors=True)
-
-
-def _partial_directory(config: FederationConfig) -> Path:
     directory = config.run.path
-    return directory.with_name(f".{directory.name}.partial")
+    for partial in directory.parent.glob(f"{glob.escape(_partial_prefix(directory))}*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _make_partial_directory(directory: Path) -> Path:
+    """Make a directory that no other start uses, also none that outlives its parent for a moment.
+
+    Raises:
+        RunError: The place cannot be written.
+    """
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=_partial_prefix(directory), dir=directory.parent))
+    except OSError as error:
+        raise RunError(
+            f"{directory}: {error.strerror}", "set run.dir to a writable place"
+        ) from None
+
+
+def _rename(partial: Path, directory: Path) -> None:
+    try:
+        partial.rename(directory)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        raise RunError(
+            f"another start has made {directory} meanwhile",
+            "--resume continues that run, --new sets it aside and starts over",
+        ) from None
+    sync_path(directory.parent)
+
+
+def _partial_prefix(directory: Path) -> str:
+    return f".{directory.name}.partial"
 
 
 def set_aside(config: FederationConfig) -> str | None:

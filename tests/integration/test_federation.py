@@ -299,7 +299,8 @@ def test_a_store_that_is_lost_and_comes_back_empty_only_pauses_the_run(
         run.reaches(1)
         private_redis.kill()
         coordinator.says("degraded")
-        private_redis.restart(kill=True, wipe=True)
+        private_redis.empty()
+        private_redis.start()
         coordinator.says("restored")
         assert [process.end() for process in (coordinator, *workers)] == [0, 0, 0]
         assert run.version() == 5

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from cli.services import servers
 from cli.services.ports import free_port
+from cli.services.processes import load
 from cli.services.rabbitmq_server import PrivateRabbitMQ as RabbitMQServer
 from cli.services.redis_server import PrivateRedis as RedisServer
 from common.errors import FcclError
@@ -104,6 +105,17 @@ class _Private:
     def kill(self) -> None:
         servers.stop(self._server, signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Freeze its processes, so that connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in load(servers.record_path(self._server.home)).running:
+            process.signal(number)
+
     def restart(self, kill: bool = False) -> None:
         """Stop (or kill) it, and start it again on the same port with the same data."""
         self.kill() if kill else self.stop()
@@ -122,12 +134,10 @@ class PrivateRedis(_Private):
         home = Path(tempfile.mkdtemp(prefix="fccl-redis-"))
         super().__init__(RedisServer(home, free_port(), durable=True))
 
-    def restart(self, kill: bool = False, wipe: bool = False) -> None:
-        """Stop (or kill) and start again; with `wipe`, as an empty server."""
-        self.kill() if kill else self.stop()
-        if wipe:
-            shutil.rmtree(self._server.home / "appendonlydir", ignore_errors=True)
-        self.start()
+    def empty(self) -> None:
+        """Kill it, and remove its data."""
+        self.kill()
+        shutil.rmtree(self._server.home / "appendonlydir", ignore_errors=True)
 
 
 class PrivateRabbitMQ(_Private):

@@ -46,7 +46,7 @@ POINTS: dict[str, tuple[object, str, bool]] = {
     "before a kept update is moved": (Spool, "move", False),
     "a kept update is moved": (Spool, "move", True),
     "before versions are retained": (Versions, "retain", False),
-    "before the JSON lines files": (JsonlFiles, "catch_up", False),
+    "before the JSON lines files": (JsonlFiles, "append", False),
     "before the outbox is published": (EmbeddedBroker, "publish_task", False),
     "published, not marked": (Journal, "mark_sent", False),
     "marked": (Journal, "mark_sent", True),

@@ -1,0 +1,1 @@
+"""Soak: one federation for an hour, whose clients, workers and sites come and go."""
