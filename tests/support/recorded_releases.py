@@ -17,6 +17,13 @@ FOLDER = ROOT / "tests" / "fixtures"
 UNSUPPORTED = "schema1_first"
 SCHEMA1 = ("schema1_early", "schema1_last")
 RELEASES = SCHEMA1
+COMMITS = {
+    "schema1_first": "0bb56dc",
+    "schema1_early": "68fe522",
+    "schema1_last": "ef01a34",
+    "issue15": "4d16555",
+}
+"""The code that made them."""
 
 
 def unpack_release(name: str, directory: Path) -> Path:
