@@ -28,12 +28,13 @@ from tests.support.processes import Commands, commands, eventually
 from tests.support.servers import free_port
 from tests.support.tls_servers import TlsServers
 
-pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(900)]
 
 BROKER_PASSWORD = "Wacholderbrand/7@x#1"
 STORE_PASSWORD = "Quarzlampen?9@y#2"
 HUB_TOKEN = "hf_MoosbeerenkonfituereAB"
 TRACKER_KEY = "Nebelhornblaeser0123456789"
+PATIENCE_S = 300.0
 ROW = "Frau Xyloprax lagert Kesselhausquitten."
 
 
@@ -65,7 +66,7 @@ class Watched:
         self._end.set()
 
     def _watch(self) -> None:
-        while not self._end.wait(0.02):
+        while not self._end.wait(0.2):
             for process in Path("/proc").glob("[0-9]*"):
                 try:
                     line = (process / "cmdline").read_bytes()
@@ -144,7 +145,7 @@ def run_federation(
         **keys,
     )
     local = hq.worker("--inbox-port", "0", **keys)
-    eventually("version 1", lambda: hq.version() >= 1, 200)
+    eventually("version 1", lambda: hq.version() >= 1, PATIENCE_S)
     invited = hq.command("invite", "clinic")
     assert invited.end() == 0, invited.err
     token = invited.out.strip()
@@ -152,7 +153,7 @@ def run_federation(
     rows = [{"instruction": f"Was ist {i}?", "output": f"{ROW} {i}"} for i in range(40)]
     (clinic / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     worker = site.fork("worker", "--join", "@token.txt", "--data", "mine.jsonl")
-    eventually("an update of it", lambda: hq.accepted_from("clinic"))
+    eventually("an update of it", lambda: hq.accepted_from("clinic"), PATIENCE_S)
     for words in (("status",), ("status", "--json"), ("invite", "--list"), ("doctor",)):
         hq.place.fork(*words, **keys).end()
     site.fork("doctor", "--side", "worker", "--site", "clinic").end()

@@ -16,7 +16,7 @@ from tests.fixtures.make import MAIN, check_out
 from tests.support.federations import Federation, check_applied_once
 from tests.support.paths import ROOT
 from tests.support.processes import commands, eventually
-from tests.support.recorded_releases import COMMITS, RELEASES, change, unpack_release
+from tests.support.recorded_releases import COMMITS, SCHEMA1, change, unpack_release
 from tests.support.servers import Server
 from tests.unit.common.protocol.test_invitation import INVITATION
 
@@ -44,7 +44,7 @@ def variables(directory: Path, rabbitmq: Server, redis_server: Server) -> dict[s
     }
 
 
-@pytest.mark.parametrize("resumed", RELEASES, indirect=True)
+@pytest.mark.parametrize("resumed", SCHEMA1, indirect=True)
 def test_coordinator_and_worker_of_this_release_finish_a_recorded_run(resumed: Federation) -> None:
     slots = resumed.run.parent / ".workers"
     (kept,) = [path.name for path in slots.glob("*/slots/0/updates/*")]

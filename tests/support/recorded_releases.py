@@ -16,7 +16,8 @@ from tests.support.paths import ROOT
 FOLDER = ROOT / "tests" / "fixtures"
 UNSUPPORTED = "schema1_first"
 SCHEMA1 = ("schema1_early", "schema1_last")
-RELEASES = SCHEMA1
+SITE = "issue15"  # with an invited site that learned from its inbox
+RELEASES = (*SCHEMA1, SITE)
 COMMITS = {
     "schema1_first": "0bb56dc",
     "schema1_early": "68fe522",

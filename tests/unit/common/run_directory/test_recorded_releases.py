@@ -7,18 +7,28 @@ from pathlib import Path
 
 import pytest
 
+from cli.sites.comparison import compare
+from common.config.config import IncrementalConfig
 from common.errors import FcclError
 from common.run_directory.recorded_run import read_config, read_run
+from common.run_directory.site_journal import read_site_journal
+from coordinator.sites.registry import SiteRegistry
 from coordinator.storage.journal import Journal
 from coordinator.storage.run import open_run
 from tests.support.recorded_releases import (
     RELEASES,
     SCHEMA1,
+    SITE,
     UNSUPPORTED,
     change,
     unpack_release,
 )
 from tui.data.recorded_views import view_at
+from worker.incremental.inbox.inbox import Inbox
+from worker.settings import loader as site_settings
+from worker.site import identity
+from worker.site.sent_log import read_log
+from worker.spool import claim_slot
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -81,3 +91,31 @@ def test_records_of_a_newer_release_are_refused_in_one_line(tmp_path: Path) -> N
         journal.versions()
     assert "\n" not in str(caught.value)
     journal.close()
+
+
+def test_a_site_of_the_previous_release_keeps_its_identity_log_settings_and_inbox(
+    tmp_path: Path,
+) -> None:
+    run = unpack_release(SITE, tmp_path)
+    folder = tmp_path / "state" / "sites" / "old.clinic"
+    own = identity.load(folder)
+    assert own is not None and (own.site, own.admitted) == ("clinic", True)
+    assert site_settings.load(folder / "worker.toml", {})
+    known = SiteRegistry(run.with_name("old.sites.db")).find("clinic")
+    assert known is not None and known.state == "joined"
+    log = read_log(folder / "work" / "sent.jsonl")
+    journal = read_site_journal(run, "clinic")
+    assert log.sent and all(row.agrees for row in compare(log, journal))
+    inbox = Inbox(folder / "work" / "inbox" / "clinic" / "inbox.db", IncrementalConfig())
+    assert {item.state for item in inbox.items()} <= {"learned", "settled"}
+    inbox.close()
+    (slot,) = (folder / "work").glob("*/slots/0")
+    claimed = claim_slot(folder / "work", slot.parent.parent.name)
+    assert claimed.task() is not None
+    claimed.release()
+
+
+def test_an_identity_of_a_newer_release_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "identity.json").write_text('{"site": "a", "device_key": "x"}')
+    with pytest.raises(FcclError, match=r"newer release.*device_key; upgrade fccl here"):
+        identity.load(tmp_path)
