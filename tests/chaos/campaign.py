@@ -176,13 +176,16 @@ class Chaos:
     def _end_workers(self) -> None:
         """Wait for the workers; one that began after the end of the run waits for the next run."""
         deadline = time.monotonic() + END_S
+        told: set[int] = set()
         while not all(worker.finished for worker in self._run.workers):
             if time.monotonic() > deadline:
                 names = [worker.name for worker in self._run.workers if not worker.finished]
                 raise FederationFailed(f"{', '.join(names)} did not end within {END_S:.0f} s")
             for worker in self._run.workers:
-                if worker.running and TOO_LATE in worker.newest.out:
+                command = worker.newest
+                if command.pid not in told and TOO_LATE in command.out:
                     worker.signal(signal.SIGTERM)
+                    told.add(command.pid)
             self._tick()
 
 
