@@ -66,7 +66,7 @@ prompts = 0
 """
 MILESTONES = ("epoch", "status", "issued", "accepted", "version", "busy")
 WORKERS = 2
-LIMIT_S = 120.0
+LIMIT_S = 600.0
 POLL_S = 0.02
 BETWEEN_S = (4.0, 10.0)  # between two kills
 

@@ -13,5 +13,8 @@ FAILED = 11
 """The run failed."""
 UNVERIFIED = 12
 """Nothing is wrong, but not every version could be recomputed (`fccl verify`)."""
+OUTPUT_LOST = 13
+"""Done, but standard output could not be written: its disk is full. A closed pipe is no error, but
+it ends `fccl learn -` and `fccl try` in a pipe with this code: somebody waits for each line."""
 INTERRUPTED = 130
 """Interrupted before there was a run to stop; or twice, and ended at once."""

@@ -12,6 +12,7 @@ On the path of an update: `ingest/site_queues.py` → here → `ingest/ingest.py
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -208,7 +209,8 @@ class Service:
                 self._turn(stop)
             return self._finish
         except RunError:
-            self._journal.check_epoch()  # a successor may have removed files that this one needed
+            with contextlib.suppress(RunError):  # the same disk
+                self._journal.check_epoch()  # a successor may have removed files that were needed
             raise
         finally:
             self._queues.close()

@@ -11,7 +11,7 @@ import click
 from cli.options import config_option, find_config
 from common.config import loader
 from common.errors import ConfigError
-from common.protocol.fields import one_line
+from common.text import one_line
 
 TIMEOUT_S = 5.0
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - asked

@@ -62,13 +62,13 @@ def _print(found: Verification) -> None:
             click.echo(f"! version {each.version}: {problem}")
     for problem in found.problems:
         click.echo(f"! {problem}")
-    wrong = sum(bool(each.problems) for each in found.versions) + len(found.problems)
-    click.echo(_verdict(found, wrong))
+    click.echo(_verdict(found))
 
 
-def _verdict(found: Verification, wrong: int) -> str:
-    if wrong:
-        return f"{wrong} versions or updates are wrong"
+def _verdict(found: Verification) -> str:
+    count = sum(len(each.problems) for each in found.versions) + len(found.problems)
+    if count:
+        return "1 problem" if count == 1 else f"{count} problems"
     if found.complete:
         return "everything is right"
     return "nothing is wrong, but not every version could be recomputed"

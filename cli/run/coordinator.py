@@ -32,6 +32,7 @@ from cli.run.child_plugins import check_plugins, make_evaluators, make_trackers
 from cli.run.child_tasks import ChildTasks
 from cli.run.health_server import COORDINATOR_LIMIT_S, ProcessStatus, serve_status
 from cli.signals import handle_signals
+from common.clock import steady_clock
 from common.config import loader
 from common.config.config import FederationConfig
 from common.protocol.naming import LOCAL_SITE
@@ -92,7 +93,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, status: ProcessS
             run,
             broker,
             store,
-            time.time,
+            steady_clock(),
             users={LOCAL_SITE: parse_user(config.broker.url)},
             access=make_site_access(config, store),
             on_event=output.print_event,

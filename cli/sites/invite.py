@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,20 +24,32 @@ from common.urls import SITE_BROKER, SITE_STORE, UrlError, parse_url
 from coordinator.sites.credentials import InvitationTerms
 from coordinator.sites.registry import SiteRegistry
 
+MAX_HOURS = 10 * 366 * 24
+MAX_COUNT = 2**31 - 1
+
 
 @click.command()
 @click.argument("name", required=False)
 @config_option
 @click.option(
-    "--hours", default=72.0, show_default=True, help="Hours for which the token can be used."
+    "--hours",
+    default=72.0,
+    show_default=True,
+    type=click.FloatRange(0, MAX_HOURS, min_open=True),
+    help="Hours for which the token can be used.",
 )
 @click.option(
-    "--clients", default=1, show_default=True, help="Number of clients that the site may have."
+    "--clients",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, MAX_COUNT),
+    help="Number of clients that the site may have.",
 )
 @click.option(
     "--rows",
     default=100_000,
     show_default=True,
+    type=click.IntRange(1, MAX_COUNT),
     help="Most training rows of a client that count.",
 )
 @click.option(
@@ -71,9 +84,8 @@ def command(
         raise click.UsageError("Missing argument 'NAME'.")
     if Site(name) == LOCAL:
         raise JoinError("site local is the coordinator's own", "choose another name")
-    for option, value in (("--hours", hours), ("--clients", clients), ("--rows", rows)):
-        if value <= 0:
-            raise ConfigError(f"{option} is {value}", "give a number above 0")
+    if math.isnan(hours):
+        raise ConfigError("--hours is no number", "give e.g. 72")
     terms = InvitationTerms(
         hours=hours,
         broker=public_address(

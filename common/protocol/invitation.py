@@ -157,6 +157,8 @@ def decode(token: str, now: float) -> Invitation:
             damaged, or has expired.
     """
     text = "".join(token.split())
+    if not (text.isascii() and text.isprintable()):
+        raise JoinError("this is not a join token of fccl", "paste the output of `fccl invite`")
     mark, *parts = text.split(".")
     if (
         len(text) > MAX_TOKEN

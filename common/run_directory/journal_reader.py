@@ -122,12 +122,22 @@ def open_journal(path: Path) -> Iterator[sqlite3.Connection]:
         yield db
 
 
+def is_locked(error: sqlite3.Error) -> bool:
+    """Return whether SQLite gave up waiting for the lock of another process."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 @contextmanager
 def translated_errors(path: Path) -> Iterator[None]:
     """Turn errors of the database and of its content into `RunError`."""
     try:
         yield
     except sqlite3.DatabaseError as error:
+        if is_locked(error):
+            raise RunError(
+                f"{path} is locked by another process", "try again, or end that process"
+            ) from None
         raise RunError(f"{path}: {error}", "restore it from a backup") from None
     except (KeyError, ValueError, TypeError) as error:  # ValidationError and JSON's: ValueErrors
         what = type(error).__name__ if isinstance(error, ValidationError) else str(error)[:100]

@@ -46,6 +46,7 @@ from coordinator.core.state import BufferedUpdate, CoordinatorState, Plan
 from coordinator.publish import rows
 from coordinator.publish.base_model_server import BaseModelServer
 from coordinator.publish.site_plan import site_plan
+from coordinator.publish.stall import describe_stall
 from coordinator.storage.candidates import Candidates, candidates_in_use
 from coordinator.storage.run import Run
 
@@ -95,6 +96,7 @@ class StorePublisher:
         self._up: bool | None = None  # None until the store was first tried
         self._next_check = 0.0
         self._waiting = False
+        self._stalled = False
         self._evaluations_changed = False
         self._samples: Sequence[SampleAnswer] = ()
 
@@ -166,7 +168,9 @@ class StorePublisher:
         `problem` is the reason why the run cannot continue, if any; it replaces the detail.
         """
         info = rows.run_info(self._run, state, self._started_at, self._clock())
-        detail = "; ".join([problem or info.detail, *map(_crowding, sorted(self._crowded))])
+        stall = self._find_stall(state)
+        parts = [problem or info.detail, stall, *map(_crowding, sorted(self._crowded))]
+        detail = "; ".join(filter(None, parts))
         status = info.model_copy(update={"detail": detail[:MAX_TEXT]})
         self._try(lambda: self._put_state(status, state, newest))
         # The core reports a run that waits for more clients than one.
@@ -174,6 +178,18 @@ class StorePublisher:
         if self._up and waiting != self._waiting:
             self._waiting = waiting
             self._report("info", EventKind.WORKERS, info.detail)
+
+    def _find_stall(self, state: CoordinatorState) -> str:
+        """Return why nobody makes progress; report it once as an event."""
+        patience_s = self._run.plan.schedule.lease_s
+        stall = describe_stall(
+            self._run.journal, state, self._started_at, self._clock(), patience_s
+        )
+        if bool(stall) != self._stalled:
+            self._stalled = bool(stall)
+            if stall:
+                self._report("warning", EventKind.STALLED, stall[:MAX_TEXT])
+        return stall
 
     def publish_depths(self, depths: Mapping[str, QueueDepth]) -> None:
         table = rows.queue_rows(depths)

@@ -317,6 +317,11 @@ class Journal:
             for at, level, kind, text, refs in reversed(self.rows(query, limit))
         ]
 
+    def last_accepted(self) -> float:
+        """Return the time of the newest accepted update; 0 if there is none."""
+        rows = self.rows("SELECT at FROM accepted ORDER BY seq DESC LIMIT 1")
+        return float(rows[0][0]) if rows else 0.0
+
     def unfinished_uploads(self) -> dict[str, tuple[str, float]]:
         """Return site and time of the first chunk of every unfinished upload."""
         query = "SELECT upload, site, MIN(at) FROM chunk GROUP BY upload"

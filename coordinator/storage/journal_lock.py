@@ -23,12 +23,6 @@ class JournalLockedError(RunError):
     """Another process holds the journal."""
 
 
-def is_locked(error: sqlite3.Error) -> bool:
-    """Return whether SQLite gave up waiting for the lock of another process."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
-    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
 def describe_lock(path: Path) -> tuple[str, str]:
     """Return which process holds a journal, and what to do about it."""
     pid, owner = _find_holder(path), ""

@@ -31,8 +31,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from common.config.config import FederationConfig, SamplesConfig
+from common.disk_errors import disk_errors
 from common.errors import RunError
-from common.files import sync_path, sync_tree
+from common.files import make_private, sync_path, sync_tree, tighten
 from common.protocol.fields import RowKind
 from common.protocol.layout import TensorLayout
 from common.protocol.naming import LOCAL_SITE, new_run_id
@@ -130,8 +131,9 @@ def create_run(
     remove_partial_run(config)
     partial = _make_partial_directory(directory)
     try:
-        _fill(partial, config, prepare(partial), now)
-        _rename(partial, directory)
+        with disk_errors(partial, "start again"):
+            _fill(partial, config, prepare(partial), now)
+            _rename(partial, directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # private rows; it is gone if all went well
 
@@ -150,7 +152,7 @@ def _make_partial_directory(directory: Path) -> Path:
         RunError: The place cannot be written.
     """
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
+        make_private(directory.parent)
         return Path(tempfile.mkdtemp(prefix=_partial_prefix(directory), dir=directory.parent))
     except OSError as error:
         raise RunError(
@@ -182,7 +184,8 @@ def set_aside(config: FederationConfig) -> str | None:
         return None
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     aside = directory.with_name(f"{directory.name}.old-{stamp}-{secrets.token_hex(2)}")
-    directory.rename(aside)
+    with disk_errors(directory):
+        directory.rename(aside)
     if not (aside / "run.db").exists():
         return None
     journal = Journal.open(aside / "run.db")
@@ -200,6 +203,9 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         RunError: The directory holds no run, or one of another release.
     """
     directory = config.run.path
+    if directory.is_dir():
+        with disk_errors(directory):
+            tighten(directory)  # a run that an earlier release began
     journal = Journal.open(directory / "run.db")
     meta = _read_meta(journal, directory)
     config = with_recorded_offline_choice(config, directory)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from pathlib import Path
 
 from common.paths import cache_dir
-from tests.chaos import leftovers, table
+from tests.chaos import table
 from tests.chaos.campaign import run_seed
 from tests.chaos.federation import ROOT, Servers
 from tests.chaos.plan import KINDS, draw
@@ -55,8 +53,7 @@ def _parse() -> argparse.Namespace:
 def _run(arguments: argparse.Namespace) -> int:
     first, _, last = arguments.seeds.partition("-")
     kinds = [kind for kind in arguments.kinds.split(",") if kind]
-    campaign, commit = uuid.uuid4().hex, _commit()
-    os.environ[leftovers.VARIABLE] = campaign
+    commit = _commit()
     deadline = time.monotonic() + 60 * arguments.minutes
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="fccl-chaos-"))
     servers = Servers(PrivateRabbitMQ(), PrivateRedis())
@@ -74,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 f"seed {seed}: {plan.workers} workers, {plan.total_versions} versions", flush=True
             )
             directory = folder / f"seed-{seed}-{time.time():.0f}"
-            faults, record = run_seed(plan, directory, servers, campaign, commit, _say)
+            faults, record = run_seed(plan, directory, servers, commit, _say)
             if arguments.table:
                 table.append(arguments.table, [*faults, record])
             if record.problems:

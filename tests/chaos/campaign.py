@@ -16,7 +16,7 @@ from tests.chaos.plan import ChaosPlan, Fault
 from tests.chaos.table import FaultRecord, FederationRecord
 
 TICK_S = 0.05
-START_S = 120.0
+START_S = 240.0
 CALM_S = 240.0
 """A federation must be complete this long after its last fault."""
 END_S = 60.0
@@ -184,7 +184,6 @@ def run_seed(
     plan: ChaosPlan,
     directory: Path,
     servers: Servers,
-    campaign: str,
     commit: str,
     say: Callable[[str], None],
 ) -> tuple[list[FaultRecord], FederationRecord]:
@@ -193,20 +192,18 @@ def run_seed(
     servers.start()
     began = time.monotonic()
     with federation(plan, directory, servers) as run:
-        known = leftovers.campaign_processes(campaign)
         chaos = Chaos(run, say)
         problems: list[str] = []
         try:
             chaos.execute()
         except (FederationFailed, PartRefused) as error:
             problems += [str(error), run.describe()]
-        problems += run.problems
-        problems += [text for part in run.parts for text in part.tracebacks()]
+        problems += [text for part in run.parts for text in part.unexpected_errors()]
         recomputed = 0
         if run.coordinator.finished:
-            report = ledger.check(run.run, [run.witness, run.state])
+            report = ledger.check(run.run, [run.state], witness=run.witness)
             recomputed = report.recomputed
-            problems += [*report.problems, *check_end(run, campaign, known)]
+            problems += [*report.problems, *check_end(run)]
         if problems:
             _keep(directory)
         seconds = round(time.monotonic() - began, 1)
@@ -230,14 +227,14 @@ def run_seed(
     return faults, record
 
 
-def check_end(run: Federation, campaign: str, known: list[int]) -> list[str]:
+def check_end(run: Federation) -> list[str]:
     """Check what a complete federation leaves; return the problems."""
     problems = []
     if run.progress.version != run.plan.total_versions:
         problems.append(f"the run ended at version {run.progress.version}")
     problems += leftovers.leftover_files(run.run, run.state)
     problems += leftovers.leftover_queues(run.servers.rabbitmq.url, run.progress.run_id)
-    problems += leftovers.leftover_processes(campaign, known)
+    problems += leftovers.leftover_processes(run.directory)
     return problems
 
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos import clock, process, witness
+from tests.chaos import clock, leftovers, process, witness
 from tests.chaos.network import FAIR, Link
 from tests.chaos.part import Part
 from tests.chaos.plan import ChaosPlan
@@ -61,7 +61,6 @@ class Federation:
         self.run = directory / RUNS / plan.name
         self.state, self.witness = directory / STATE, directory / WITNESS
         self.progress = Progress(self.run)
-        self.problems: list[str] = []
         self.executor = stack.enter_context(ThreadPoolExecutor())
         self.disks = {
             "coordinator": SmallDisk(directory / RUNS, RUNS_MIB),
@@ -72,7 +71,7 @@ class Federation:
             disk.mount()
         witness.make(self.witness)
         (directory / "federation.toml").write_text(plan.toml)
-        environment = {"PYTHONPATH": str(ROOT)}
+        environment = {"PYTHONPATH": str(ROOT), leftovers.VARIABLE: str(directory)}
         program = (sys.executable, "-m", process.__name__)
         self._commands = Commands(directory, environment, program, process.main)
         stack.callback(self._commands.close)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pika
@@ -14,7 +13,7 @@ from broker.protocol import LOCAL, Topology
 from tests.chaos.small_disk import FILLER
 
 VARIABLE = "FCCL_CHAOS"
-"""Variable in the environment of every process of a campaign; its value is the campaign's id."""
+"""Variable in the environment of the processes of a federation: its directory."""
 GONE_S = 10.0
 
 
@@ -47,23 +46,18 @@ def leftover_queues(url: str, run_id: str) -> Iterator[str]:
             yield f"queue {name} with {found.method.message_count} messages"
 
 
-def leftover_processes(campaign: str, known: Iterable[int]) -> list[str]:
-    """Return processes of a campaign that still run after a while, but for known ones."""
+def leftover_processes(directory: Path) -> list[str]:
+    """Return the coordinators of a federation, and their children, that still run after a while."""
     deadline = time.monotonic() + GONE_S
-    expected = {*known, os.getpid()}
-    while found := [pid for pid in _processes(campaign) if pid not in expected]:
+    while found := list(_processes(directory)):
         if time.monotonic() > deadline:
             return [f"process {pid}: {_command_line(pid)}" for pid in found]
         time.sleep(0.1)
     return []
 
 
-def campaign_processes(campaign: str) -> list[int]:
-    return list(_processes(campaign))
-
-
-def _processes(campaign: str) -> Iterator[int]:
-    mark = f"{VARIABLE}={campaign}".encode()
+def _processes(directory: Path) -> Iterator[int]:
+    mark = f"{VARIABLE}={directory}".encode()
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if mark in (path / "environ").read_bytes().split(b"\0"):

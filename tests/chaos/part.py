@@ -13,8 +13,10 @@ from tests.support.processes import Command, process_state
 
 TRACEBACK = "Traceback (most recent call last)"
 USUAL_DELAY_S = 0.5
-USAGE = 2
-"""Exit code of a command that refuses its configuration."""
+UNEXPECTED = 1
+"""Exit code of a command that fails without an error of its own."""
+REFUSALS = (2, 3)
+"""Exit codes of a command that refuses its configuration or its rows."""
 
 
 class PartRefused(Exception):
@@ -38,7 +40,7 @@ class Part:
             return
         now = time.monotonic()
         if self.restart_at is None:
-            if self.newest.code == USAGE:
+            if self.newest.code in REFUSALS:
                 raise PartRefused(f"{self.name}: {self.newest.err}")
             self.finished = any(command.code == 0 for command in self.commands[self._first :])
             self.restart_at = now + USUAL_DELAY_S
@@ -75,11 +77,12 @@ class Part:
         """Return its processes, their states or exit codes, and the ends of their logs."""
         return "\n".join(_describe(self.name, command) for command in self.commands[-3:])
 
-    def tracebacks(self) -> list[str]:
+    def unexpected_errors(self) -> list[str]:
+        """Return the errors of its processes that no remedy belongs to."""
         return [
-            f"{self.name}: {command.err[-3000:]}"
+            f"{self.name}, exit {command.code}: {command.err[-3000:]}"
             for command in self.commands
-            if TRACEBACK in command.err or TRACEBACK in command.out
+            if command.code == UNEXPECTED or TRACEBACK in command.err or TRACEBACK in command.out
         ]
 
 

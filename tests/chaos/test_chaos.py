@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.chaos import leftovers
 from tests.chaos.campaign import run_seed
 from tests.chaos.federation import Servers
 from tests.chaos.plan import draw
@@ -21,8 +18,7 @@ SEED, FAULTS = 7, 12
 
 
 @pytest.fixture
-def own_servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    monkeypatch.setenv(leftovers.VARIABLE, uuid.uuid4().hex)
+def own_servers() -> Iterator[Servers]:
     servers = Servers(PrivateRabbitMQ(), PrivateRedis())
     yield servers
     servers.close()
@@ -32,8 +28,7 @@ def test_a_federation_whose_parts_fail_loses_nothing_and_counts_nothing_twice(
     tmp_path: Path, own_servers: Servers, model_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FCCL_CACHE", str(model_cache))
-    campaign = os.environ[leftovers.VARIABLE]
     plan = draw(SEED, FAULTS)
-    _, record = run_seed(plan, tmp_path / "run", own_servers, campaign, "", print)
+    _, record = run_seed(plan, tmp_path / "run", own_servers, "", print)
     assert record.problems == ()
     assert record.faults >= FAULTS // 2

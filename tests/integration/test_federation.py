@@ -374,6 +374,28 @@ def test_a_paused_coordinator_that_was_replaced_ends_and_writes_nothing(
     check_applied_once(run)
 
 
+@pytest.mark.slow
+def test_a_coordinator_stopped_within_a_transaction_is_named_and_replaced_once_killed(
+    make_federation: MakeFederation,
+) -> None:
+    run = make_federation(versions=6)
+    old, workers = run.coordinator(), [run.worker(), run.worker()]
+    run.reaches(1)
+    run.freeze(old, in_transaction=True)
+    given_up = run.coordinator("--resume")
+    assert given_up.end() == 7
+    assert f"process id {old.pid} on" in given_up.err
+    assert f"`kill -KILL {old.pid}` ends it" in given_up.err
+    assert (run.status() or {})["info"]["version"] == run.version()  # readers are not held up
+    new = run.coordinator("--resume")
+    new.says("run.db is locked by")
+    old.kill()
+    assert new.end() == 0
+    assert [worker.end() for worker in workers] == [0, 0]
+    assert run.version() == 6
+    check_applied_once(run)
+
+
 def attempts_of_epoch_1(run: Federation) -> list[tuple[Any, ...]]:
     return run.rows("SELECT task_id, attempt FROM attempt WHERE epoch = 1 ORDER BY 1, 2")
 

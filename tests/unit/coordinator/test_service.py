@@ -163,3 +163,22 @@ def test_a_coordinator_waits_for_one_that_holds_the_journal_and_says_so(
     told = [event.text for event in federation.events if event.kind == EventKind.TAKEOVER]
     assert len(told) == 1
     assert "is locked by" in told[0]
+
+
+def test_a_run_in_which_nobody_makes_progress_says_why_once(federation: PolledFederation) -> None:
+    details: list[str] = []
+
+    def leave_after_a_task() -> None:
+        kinds = [event.kind for event in federation.events]
+        federation.worker_is_absent = EventKind.ISSUED in kinds
+        if EventKind.STALLED in kinds:
+            details.append(view.read(federation.store, "r").info.detail)
+        if len(details) == 20:
+            federation.stop.set()
+
+    federation.on_turn = leave_after_a_task
+    federation.serve()
+    (told,) = (event.text for event in federation.events if event.kind == EventKind.STALLED)
+    assert told.startswith("no update since")
+    assert told.endswith("waits for site local, which is silent")
+    assert told in details[-1]

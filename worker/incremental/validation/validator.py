@@ -21,7 +21,8 @@ from typing import Any
 
 from common.document.files import replace_non_finite
 from common.errors import ConfigError
-from common.protocol.fields import RowKind, one_line
+from common.protocol.fields import RowKind
+from common.text import one_line
 from common.urls import HTTP_ANY, UrlError, parse_url
 from learning.evaluation.measurement import Measurement
 from worker.incremental.validation import command

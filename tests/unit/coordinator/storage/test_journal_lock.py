@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from common.errors import FencedError, RunError
-from common.run_directory.journal_reader import open_journal
+from common.run_directory.journal_reader import open_journal, translated_errors
 from coordinator.storage import journal as journal_module
 from coordinator.storage.journal import Journal
 from coordinator.storage.journal_lock import JournalLockedError
@@ -82,6 +84,19 @@ def test_readers_see_the_run_while_a_frozen_process_holds_it(
     journal.close()
     with open_journal(path) as db:
         assert db.execute("SELECT COUNT(*) FROM version").fetchone() == (1,)
+
+
+def test_a_reader_that_is_kept_out_says_so(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("BEGIN IMMEDIATE")
+        uri = f"{path.as_uri()}?mode=ro"
+        with (
+            closing(sqlite3.connect(uri, uri=True, timeout=0)) as db,
+            pytest.raises(RunError, match="is locked by another process"),
+            translated_errors(path),
+        ):
+            db.execute("SELECT COUNT(*) FROM version").fetchone()
 
 
 def test_a_takeover_that_is_given_up_changes_nothing(path: Path) -> None:

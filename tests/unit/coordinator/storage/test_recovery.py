@@ -62,3 +62,13 @@ def test_recovered_tasks_get_a_new_lease(journal: Journal) -> None:
     journal.write(empty, empty, (IssueTask(task, "local"),), 1.0, frames=frames, summaries={})
     recovered = recover(make_plan(2), journal, 500.0, 60.0)
     assert recovered.tasks[task.task_id].lease_until == 560.0
+
+
+def test_a_task_from_the_future_counts_as_issued_now_because_the_clock_was_set_back(
+    journal: Journal,
+) -> None:
+    task = OpenTask("t000001", "c0", 0, 1, (0,), 9000.0, 9060.0)
+    actions, empty = (IssueTask(task, "local"),), CoordinatorState()
+    journal.write(empty, empty, actions, 9000.0, frames={"t000001": b"frame"}, summaries={})
+    recovered = recover(make_plan(2), journal, 500.0, 60.0)
+    assert recovered.tasks["t000001"].issued_at == recovered.round_at == 500.0
