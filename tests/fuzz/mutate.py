@@ -75,7 +75,9 @@ def mutate_lines(random: Random, data: bytes) -> bytes:
             case _:
                 key, mark, _ = lines[at].partition(b"=")
                 value = json.dumps(random.choice(SCALARS[:-3])).encode()
-                lines[at] = key + mark + value if mark else lines[at][:500] * random.choice([2, 300])
+                lines[at] = (
+                    key + mark + value if mark else lines[at][:500] * random.choice([2, 300])
+                )
     return b"\n".join(lines)
 
 

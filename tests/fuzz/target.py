@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from common.errors import FcclError
+from common.text import is_one_line
 
 Reader = Callable[[bytes], object]
 Mutator = Callable[[Random, bytes], bytes]
 MAX_MESSAGE = 3000  # characters of an error, which is one line on a terminal
-FORBIDDEN = {"Cc", "Cs", "Zl", "Zp"}  # line breaks, terminal escapes, halves of surrogate pairs
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,5 @@ def attempt(reader: Reader, data: bytes) -> bool:
 def check_message(text: str) -> None:
     if len(text) > MAX_MESSAGE:
         raise BadMessage(f"{len(text)} characters: {text[:80]!r}")
-    found = [char for char in text if unicodedata.category(char) in FORBIDDEN]
-    if found:
-        raise BadMessage(f"contains {found[0]!r}: {text[:200]!r}")
+    if not is_one_line(text):
+        raise BadMessage(f"more than one line of text: {text[:200]!r}")

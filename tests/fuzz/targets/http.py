@@ -90,6 +90,6 @@ def _mutate_body(random: mutate.Random, data: bytes) -> bytes:
 
 
 HTTP = (
-    Target("inbox HTTP", _inbox, _requests,
+    Target("inbox-http", _inbox, _requests,
            (_mutate_body, _mutate_body, mutate.mutate_lines, mutate.mutate_bytes), 3),
 )  # fmt: skip

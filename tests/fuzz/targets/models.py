@@ -84,9 +84,9 @@ PAIR = (
     mutate.inside(mutate.mutate_bytes, 1),
 )  # fmt: skip
 MODELS = (
-    Target("adapter folder", _adapter,
+    Target("adapter-folder", _adapter,
            lambda: [msgpack.packb([json.dumps(CONFIG).encode(), _weights()])], PAIR, 8),
     Target("safetensors", _safetensors, lambda: [_weights()],
            (mutate.mutate_safetensors, mutate.mutate_bytes), 30),
-    Target("chat template", _template, _templates, (mutate.mutate_lines, mutate.mutate_bytes), 2),
+    Target("chat-template", _template, _templates, (mutate.mutate_lines, mutate.mutate_bytes), 2),
 )  # fmt: skip

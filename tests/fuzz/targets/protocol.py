@@ -357,7 +357,7 @@ PROTOCOL = (
     Target("delivery", _delivery, lambda: [pack_delivery(records.DELIVERY, MODULES)], FRAME, 30),
     Target("token", _token, _tokens, (mutate.mutate_token, mutate.mutate_bytes), 60),
     Target(
-        "join request", _join_requests, _requests, (mutate.mutate_json, mutate.mutate_bytes), 30
+        "join-request", _join_requests, _requests, (mutate.mutate_json, mutate.mutate_bytes), 30
     ),
     Target("url", _urls, lambda: list(URLS), (mutate.mutate_bytes, mutate.mutate_lines), 60),
     Target("heartbeat", _heartbeats, _beats, FRAME, 20),

@@ -154,6 +154,6 @@ def _address(folder: Path) -> Reader:
 
 
 RUNS = (
-    Target("run directory", _damaged, _files, (mutate.mutate_bytes, mutate.mutate_lines), 2),
+    Target("run-directory", _damaged, _files, (mutate.mutate_bytes, mutate.mutate_lines), 2),
     Target("journal", _edited, _cells, (_mutate_value,), 3),
 )
