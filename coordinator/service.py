@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event as Flag
 
-from broker.protocol import UPDATE_QUEUE_BYTES, Broker, Message, QueueType
+from broker.protocol import UPDATE_QUEUE_BYTES, Broker, BrokerBlocked, Message, QueueType
 from common.clock import Clock
 from common.errors import BrokerError, RunError, WireError
 from common.protocol.feed import Event
@@ -39,6 +39,7 @@ from coordinator.core.events import (
     CoordinatorEvent,
     DiscardMessage,
     DismissClient,
+    EventLevel,
     FinishRun,
     RepeatReceipt,
     ReplyToCommand,
@@ -150,7 +151,7 @@ class Service:
         self._finish: FinishRun | None = None
         self._ticked_at = 0.0
         self._takes_commands = False
-        self._queue_problem = ""
+        self._queue_problem = self._blocked = ""
 
     def serve(self, stop: Flag) -> RunOutcome:
         """Run until the plan is complete, or `stop` is set; then commit the buffer.
@@ -240,11 +241,12 @@ class Service:
             self._record(log_event("warning", EventKind.BASE_MODEL, problem))
         self._carry_out_commands()
         newest = self._journal.version(self._state.version)
-        self._publisher.publish_state(self._state, newest, self._queue_problem)
+        problem = self._report_alarm() or self._queue_problem
+        self._publisher.publish_state(self._state, newest, problem)
         self._collect_samples()
         self._collect_from_plugins()
         self._publish_depths()
-        self._metrics.on_tick(self._state, self._publisher.is_up, self._queue_problem)
+        self._metrics.on_tick(self._state, self._publisher.is_up, problem)
 
     def _end(self, finish: FinishRun, stop: Flag) -> None:
         if finish.complete and self._delivery is not None and self._state.joined:
@@ -331,6 +333,16 @@ class Service:
             self._record(log_event("warning", EventKind.REPAIRED, text))
             self._metrics.on_repair(names)
 
+    def _report_alarm(self) -> str:
+        """Return why the broker takes no tasks, and report when that begins and ends."""
+        blocked = self._queues.blocked
+        if bool(blocked) != bool(self._blocked):
+            text = blocked or "RabbitMQ takes messages again"
+            level: EventLevel = "warning" if blocked else "info"
+            self._record(log_event(level, EventKind.BROKER, text))
+        self._blocked = blocked
+        return blocked
+
     def _publish_tasks(self) -> None:
         """Publish the journal's outbox; entries that the broker does not confirm stay there."""
         try:
@@ -338,6 +350,8 @@ class Service:
                 message = Message(entry.frame, message_id=entry.task_id)
                 self._queues.publish_task(entry.site, message)
                 self._journal.mark_sent([entry.id])
+        except BrokerBlocked:
+            pass  # the next tick reports it
         except BrokerError as error:
             self._warn_of_broker(error)
 

@@ -47,6 +47,7 @@ from worker.task_runner import TaskRunner
 from worker.task_source import TaskSource
 from worker.task_support import TaskResult
 
+IDLE_S = 5.0  # without a task, until the reason is reported
 TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
 RETRY_S = 1.0  # pause before a task that could not be trained is tried again, here or elsewhere
 MAX_REFUSALS = 3  # in a row, of all clients here; then this worker is broken, not a client
@@ -95,6 +96,7 @@ class Worker:
         self._results: Counter[TaskResult] = Counter()
         self._refused: list[str] = []  # clients whose tasks were refused in a row
         self._rests_until: float | None = None  # as last reported
+        self._idle_turns = 0  # without a task
         self._disk_refused = False  # and has not been found usable since
 
     @property
@@ -149,6 +151,7 @@ class Worker:
                 try:
                     if (task := self._parts.tasks.next_task(TAKE_S)) is not None:
                         self._process(task, abandon)
+                    self._report_idleness(task is None)
                 except DiskError as error:
                     self._report_disk(error)
         finally:
@@ -173,6 +176,14 @@ class Worker:
         waiting = self.pending_count()
         parts.slot.release()
         return waiting
+
+    def _report_idleness(self, idle: bool) -> None:
+        """Report after a while without tasks why the coordinator issues none, if it says so."""
+        self._idle_turns = self._idle_turns + 1 if idle else 0
+        if self._idle_turns * TAKE_S < IDLE_S:
+            return
+        if reason := run_discovery.idle_reason(self._parts.store, self._parts.run):
+            self._parts.events.record(WorkerEventKind.WAITING, reason[:500])
 
     def _is_resting(self) -> bool:
         """Return whether the site does not work now, and report a change."""

@@ -43,6 +43,8 @@ def check_broker(context: CheckContext) -> CheckResult:
             "broker", "fail", f"{text}, who may not declare queues",
             f"give it permission to configure {RIGHTS}, or set broker.url to a user who has it",
         )  # fmt: skip
+    if server.alarm is not None:
+        return CheckResult("broker", "fail", f"{text}: {server.alarm.what}", server.alarm.remedy)
     if text_and_remedy := transport_problem(broker.url, broker.ca, "broker", "amqps"):
         return CheckResult("broker", "warn", f"{text}; {text_and_remedy[0]}", text_and_remedy[1])
     return CheckResult("broker", "ok", text)
@@ -169,6 +171,8 @@ def check_run(context: CheckContext) -> CheckResult:
             return CheckResult("run", "warn", text, remedy)
         return CheckResult("run", "ok", text)
     text = f"run {name} ({run}) is {info.status}, version {info.version}/{info.total_versions}"
+    if info.status == "waiting":
+        text += f" ({info.detail})"
     if info.software and info.software != software_version():
         return CheckResult(
             "run", "warn", f"{text}, by {info.software}; here is {software_version()}",

@@ -171,7 +171,8 @@ class StorePublisher:
         stall = self._find_stall(state)
         parts = [problem or info.detail, stall, *map(_crowding, sorted(self._crowded))]
         detail = "; ".join(filter(None, parts))
-        status = info.model_copy(update={"detail": detail[:MAX_TEXT]})
+        state_of_run: RunStatus = "waiting" if problem and info.status == "running" else info.status
+        status = info.model_copy(update={"detail": detail[:MAX_TEXT], "status": state_of_run})
         self._try(lambda: self._put_state(status, state, newest))
         # The core reports a run that waits for more clients than one.
         waiting = info.status == "waiting" and (info.min_clients or 1) <= 1

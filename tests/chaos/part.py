@@ -15,8 +15,8 @@ TRACEBACK = "Traceback (most recent call last)"
 USUAL_DELAY_S = 0.5
 UNEXPECTED = 1
 """Exit code of a command that fails without an error of its own."""
-USAGE = 2
-"""Exit code of a command that refuses its configuration."""
+REFUSALS = (2, 3)
+"""Exit codes of a command that refuses its configuration or its rows."""
 
 
 class PartRefused(Exception):
@@ -40,7 +40,7 @@ class Part:
             return
         now = time.monotonic()
         if self.restart_at is None:
-            if self.newest.code == USAGE:
+            if self.newest.code in REFUSALS:
                 raise PartRefused(f"{self.name}: {self.newest.err}")
             self.finished = any(command.code == 0 for command in self.commands[self._first :])
             self.restart_at = now + USUAL_DELAY_S

@@ -90,9 +90,9 @@ def draw(seed: int, faults: int, kinds: Collection[str] = ()) -> ChaosPlan:
     config: dict[str, dict[str, object]] = {
         "run": {"name": name, "seed": seed, "keep_versions": source.choice((3, 10, 100))},
         "broker": {"queue_type": source.choice(("classic", "classic", "classic", "quorum"))},
-        "model": {"name": "offline:gpt2-micro", "max_length": 128},
+        "model": {"name": "offline:gpt2-micro", "max_length": 256},
         "model.lora": {"r": source.choice((4, 8)), "alpha": 8},
-        "data": {"rows": 90, "clients": clients},
+        "data": {"rows": 150, "clients": clients, "alpha": 5.0},
         "schedule": schedule,
         "codec": {
             "update": source.choice(("fp32", "bf16", "int8", "int8", "int4", "topk")),

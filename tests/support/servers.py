@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Protocol
@@ -147,6 +148,16 @@ class PrivateRabbitMQ(_Private):
         _find(RabbitMQServer, "FCCL_TEST_RABBITMQ_URL")
         home = Path(tempfile.mkdtemp(prefix="fccl-rabbitmq-"))
         super().__init__(RabbitMQServer(home, free_port(), free_bytes=16 << 20))
+
+    def control(self, *command: str) -> None:
+        """Run `rabbitmqctl` on this node, in the node's own environment."""
+        [node] = [
+            p for p in load(servers.record_path(self._server.home)).running if p.role == "node"
+        ]
+        raw = Path(f"/proc/{node.pid}/environ").read_bytes().rstrip(b"\0")
+        environment = dict(line.split(b"=", 1) for line in raw.split(b"\0"))
+        script = Path(RabbitMQServer.find()[0]).with_name("rabbitmqctl")
+        subprocess.run([str(script), *command], env=environment, check=True, capture_output=True)
 
 
 def find_binaries() -> None:
