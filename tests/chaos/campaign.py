@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ TICK_S = 0.05
 START_S = 240.0
 CALM_S = 240.0
 """A federation must be complete this long after its last fault."""
-END_S = 60.0
+END_S = 120.0
 """Workers must end this long after the coordinator."""
+TOO_LATE = "(the last one is finished)"
+"""Output of a worker that waits for the next run."""
 LEAST_DISTANCE_S = 0.05
 MOST_OPEN = 3
 """The schedule is held up while so many faults are active or not recovered from."""
@@ -171,12 +174,18 @@ class Chaos:
                 return
 
     def _end_workers(self) -> None:
-        """Wait for the workers; one that was started after the end waits for the next run."""
+        """Wait for the workers; one that began after the end of the run waits for the next run."""
         deadline = time.monotonic() + END_S
+        told: set[int] = set()
         while not all(worker.finished for worker in self._run.workers):
             if time.monotonic() > deadline:
                 names = [worker.name for worker in self._run.workers if not worker.finished]
                 raise FederationFailed(f"{', '.join(names)} did not end within {END_S:.0f} s")
+            for worker in self._run.workers:
+                command = worker.newest
+                if command.pid not in told and TOO_LATE in command.out:
+                    worker.signal(signal.SIGTERM)
+                    told.add(command.pid)
             self._tick()
 
 

@@ -39,10 +39,6 @@ class Link(Proxy):
         self._closed.set()
         super().close()
 
-    def tear(self) -> None:
-        """Cut each connection in the middle of the next data that it carries."""
-        self.weather = Weather(loss=1.0)
-
     def carriers(self) -> tuple[Carrier, Carrier]:
         return self._carry, self._carry
 
