@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from cli.jsonlog import JsonLog
 from common.protocol.feed import Event
+from common.text import one_line
 from tui.formatting import format_event
 
 STEP = 0.25  # plain lines report progress in quarters
@@ -43,8 +44,10 @@ class Output:
     def print(self, text: str) -> None:
         if self._log is not None:
             self._log.write("info", "text", text)
-        elif self.live:
-            self.console.print(text, markup=False)
+            return
+        text = "\n".join(map(one_line, text.split("\n")))  # a name or a path may have escapes
+        if self.live:
+            self.console.print(text, markup=False, emoji=False)
         else:
             print(text, flush=True)
 
@@ -74,6 +77,7 @@ class Output:
 
     def progress(self, message: str, fraction: float) -> None:
         """Show the progress of a long step, such as fetching a model."""
+        message = one_line(message)
         if self.live:
             self._show_bar(message, fraction)
             return
@@ -93,7 +97,11 @@ class Output:
 
     def _show_bar(self, message: str, fraction: float) -> None:
         if self._progress is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TimeElapsedColumn(),
+            )
             self._progress = Progress(*columns, console=self.console)
             self._task = self._progress.add_task(message, total=1.0)
             self._progress.start()
