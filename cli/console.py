@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -18,6 +20,11 @@ WARNINGS = ("waiting", "refused", "rejected")
 """Kinds of this process's own events that are warnings."""
 
 
+def can_draw(environment: Mapping[str, str]) -> bool:
+    """Return whether the terminal can move its cursor, so that a screen or a bar can be drawn."""
+    return environment.get("TERM", "") not in ("", "dumb", "unknown")
+
+
 class Output:
     """The output of one command. Methods may be called from several threads.
 
@@ -29,7 +36,7 @@ class Output:
     def __init__(self, plain: bool, log: JsonLog | None = None) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self._log = log
-        self.live = not plain and log is None and self.console.is_terminal
+        self.live = not plain and log is None and self.console.is_terminal and can_draw(os.environ)
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._printed_progress: tuple[str, int] = ("", -1)
