@@ -215,8 +215,12 @@ def run_seed(
         problems += [text for part in run.parts for text in part.unexpected_errors()]
         recomputed = 0
         if run.coordinator.finished:
-            report = ledger.check(run.run, [run.state], witness=run.witness)
+            # What a worker left behind that was down at the end stays: nobody serves a run twice.
+            late = any(part.says(TOO_LATE) for part in run.workers)
+            states = [] if late else [run.state]
+            report = ledger.check(run.run, states, witness=run.witness)
             recomputed = report.recomputed
+            problems += [] if late else leftovers.leftover_work(run.state)
             problems += [*report.problems, *check_end(run)]
         if problems:
             _keep(directory)

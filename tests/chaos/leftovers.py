@@ -18,7 +18,7 @@ GONE_S = 10.0
 
 
 def leftover_files(run: Path, state: Path) -> Iterator[str]:
-    """Yield temporary files, files in the spools of both sides, and tasks in slots."""
+    """Yield temporary files, and uploads in the spool of the coordinator."""
     for root in (run.parent, state):
         for path in root.rglob("*"):
             name = path.name
@@ -26,6 +26,10 @@ def leftover_files(run: Path, state: Path) -> Iterator[str]:
             if temporary or name == FILLER:
                 yield f"temporary file {path}"
     yield from (f"upload in the spool: {path}" for path in (run / "spool").glob("*"))
+
+
+def leftover_work(state: Path) -> Iterator[str]:
+    """Yield tasks and answers in the slots of workers, and residuals of unfinished ones."""
     for slot in state.glob("*/slots/*"):
         for name in ("task", "updates/*", "results/*", "crashes"):
             yield from (f"in a worker's slot: {path}" for path in slot.glob(name))
