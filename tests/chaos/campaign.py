@@ -220,8 +220,7 @@ def run_seed(
             states = [] if late else [run.state]
             report = ledger.check(run.run, states, witness=run.witness)
             recomputed = report.recomputed
-            problems += [] if late else leftovers.leftover_work(run.state)
-            problems += [*report.problems, *check_end(run)]
+            problems += [*report.problems, *check_end(run, states)]
         if problems:
             _keep(directory)
         seconds = round(time.monotonic() - began, 1)
@@ -245,12 +244,13 @@ def run_seed(
     return faults, record
 
 
-def check_end(run: Federation) -> list[str]:
+def check_end(run: Federation, states: list[Path]) -> list[str]:
     """Check what a complete federation leaves; return the problems."""
     problems = []
     if run.progress.version != run.plan.total_versions:
         problems.append(f"the run ended at version {run.progress.version}")
-    problems += leftovers.leftover_files(run.run, run.state)
+    problems += leftovers.leftover_files(run.run, states)
+    problems += [text for state in states for text in leftovers.leftover_work(state)]
     problems += leftovers.leftover_queues(run.servers.rabbitmq.url, run.progress.run_id)
     problems += leftovers.leftover_processes(run.directory)
     return problems

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pika
@@ -17,9 +17,9 @@ VARIABLE = "FCCL_CHAOS"
 GONE_S = 10.0
 
 
-def leftover_files(run: Path, state: Path) -> Iterator[str]:
+def leftover_files(run: Path, states: Sequence[Path]) -> Iterator[str]:
     """Yield temporary files, and uploads in the spool of the coordinator."""
-    for root in (run.parent, state):
+    for root in (run.parent, *states):
         for path in root.rglob("*"):
             name = path.name
             temporary = name.startswith((".made-", ".tmp-")) or name.endswith((".tmp", ".partial"))
