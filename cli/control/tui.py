@@ -20,6 +20,7 @@ from common.run_directory import recorded_run
 from common.store.embedded import read_address
 from common.store.store import Store, connect
 from common.urls import HTTP, UrlError, parse_url
+from tui.data.recorded_views import view_at
 from tui.data.replay import FASTEST, SLOWEST, SPEED, Replay
 
 if TYPE_CHECKING:
@@ -148,7 +149,9 @@ def _live(config_path: Path | None, directory: Path | None, controllable: bool) 
 
 
 def _replay(directory: Path, speed: float) -> ShownRun:
-    replay = Replay(recorded_run.read_run(directory), speed)
+    run = recorded_run.read_run(directory)
+    view_at(run, run.ended_at)  # refuse a damaged run here rather than in the middle of the screen
+    replay = Replay(run, speed)
 
     def create_app() -> App[None]:
         from tui.replay_app import ReplayApp

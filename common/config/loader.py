@@ -71,7 +71,7 @@ def _explained(error: ValidationError, where: str, variables: Mapping[str, str])
     where = next((variables[each] for each in reversed(keys) if each in variables), where)
     if first["type"] == "extra_forbidden":
         return UnknownKeyError(
-            f"{where}: unknown key {key}", "`fccl init` writes a file with every key"
+            f"{where}: unknown key {key[:200]}", "`fccl init` writes a file with every key"
         )
     match first.get("ctx", {}).get("error"):
         case UrlError() as fault:

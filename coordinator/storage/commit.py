@@ -55,7 +55,8 @@ def _read_deltas(
 def _mean(parts: Sequence[CommitPart], name: str) -> float | None:
     """Return the sample-weighted mean of a statistic over the buffer; None if no update has it."""
     stats = [part.update.stats for part in parts]
-    known = [(s.num_samples, getattr(s, name)) for s in stats if getattr(s, name) is not None]
+    known = [(max(1, s.num_samples), getattr(s, name)) for s in stats]
+    known = [(n, value) for n, value in known if value is not None]
     if not known:
         return None
     return float(sum(n * value for n, value in known) / sum(n for n, _ in known))

@@ -238,7 +238,9 @@ def _report_missing(
 def _write(out: Path, site: str, by_kind: Mapping[RowKind, Sequence[Row]]) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(out / ".lock"):  # workers of a site may start at the same moment
+        with FileLock(
+            out.with_name(f".{out.name}.lock")
+        ):  # workers of a site may start at the same moment
             for old in out.glob("*.jsonl"):
                 old.unlink()
             for kind, some in by_kind.items():
