@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
+from shlex import quote
 from types import MappingProxyType
 from typing import Any
 
@@ -85,4 +86,6 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return read_toml(path)
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist", f"`fccl init {path}` writes one") from None
+        raise ConfigError(
+            f"{path} does not exist", f"`fccl init {quote(str(path))}` writes one"
+        ) from None

@@ -41,7 +41,7 @@ def _inbox(folder: Path) -> Reader:
 
     def send(data: bytes) -> None:
         _ = kept
-        with socket.create_connection(("127.0.0.1", listener.port), timeout=4) as connection:
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=30) as connection:
             connection.sendall(data[: 1 << 21])
             connection.shutdown(socket.SHUT_WR)
             answer = bytearray()

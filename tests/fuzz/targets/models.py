@@ -1,4 +1,4 @@
-"""Adapters, safetensors files and chat templates."""
+"""Adapters, safetensors files and chat templates; torch is imported where it is needed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from common.run_directory.version_files import read_tensors
-from learning.models.exported_adapter import WEIGHTS, check_settings, read_exported
-from learning.prompts.choice import choose_prompt
 from tests.fuzz import mutate
 from tests.fuzz.target import Reader, Target
-from tests.support import records
 
 CONFIG = {
     "peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["c_attn"], "bias": "none",
@@ -30,6 +27,9 @@ def _weights() -> bytes:
 
 
 def _adapter(folder: Path) -> Reader:
+    from learning.models.exported_adapter import WEIGHTS, check_settings, read_exported
+    from tests.support import records
+
     def read_adapter(data: bytes) -> None:
         try:
             config, weights = msgpack.unpackb(data)
@@ -54,6 +54,7 @@ def _safetensors(folder: Path) -> Reader:
 
 
 def _template(folder: Path) -> Reader:
+    from learning.prompts.choice import choose_prompt
     from tests.support.chat_models import FORMS, chat_tokenizer
 
     tokenizer: Any = chat_tokenizer(FORMS["smollm2"])
