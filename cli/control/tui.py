@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -78,6 +79,8 @@ def command(
     Keys pause, resume, drain and stop the run, kick a client and reissue its task. A replay
     changes nothing.
     """
+    if speed is not None and math.isnan(speed):
+        raise click.UsageError("--speed is no number")
     if controls and (read_only or not web):
         raise click.UsageError("--controls goes with --web, and not with --read-only")
     controllable = controls if web else not read_only
