@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from common.text import one_line
 
-
 MAX_MESSAGE = 1500
 
 
