@@ -18,7 +18,7 @@ from tests.chaos.table import FaultRecord, FederationRecord
 
 TICK_S = 0.05
 START_S = 240.0
-CALM_S = 240.0
+CALM_S = 400.0
 """A federation must be complete this long after its last fault."""
 END_S = 120.0
 """Workers must end this long after the coordinator."""
