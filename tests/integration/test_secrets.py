@@ -122,7 +122,9 @@ def planted(
         commands(clinic, site_environment | keys) as site,
     ):
         hq = InvitingFederation(head, federation.place, tls_servers.store)
-        found = run_federation(hq, site, clinic, keys)
+        found = run_federation(
+            hq, site, clinic, keys, {"FCCL_BROKER__URL": broker, "FCCL_STORE__URL": store}
+        )
         watched.close()
         places = found.places | {
             "command lines": b"\n".join(watched.lines),
@@ -135,7 +137,11 @@ def planted(
 
 
 def run_federation(
-    hq: InvitingFederation, site: Commands, clinic: Path, keys: dict[str, str]
+    hq: InvitingFederation,
+    site: Commands,
+    clinic: Path,
+    keys: dict[str, str],
+    urls: dict[str, str],
 ) -> Planted:
     """Run coordinator, local worker, invited site and the commands of people, to their ends."""
     metrics, head = free_port(), clinic.parent / "headquarters"
@@ -173,7 +179,7 @@ def run_federation(
         process.signal(signal.SIGTERM)
         process.end()
     hq.place.fork("export", "runs/small", "exported").end()
-    fail(hq.place)
+    fail(hq.place, urls)
     places = {
         "what people see at the coordinator": printed(head, "invite"),
         "what people see at the site": printed(clinic),
@@ -198,33 +204,42 @@ def run_federation(
     return Planted(secrets, places, printed(head, only="invite"))
 
 
-def fail(place: Commands) -> None:
-    """Run commands whose passwords are wrong, whose servers are gone, or whose URLs are bad."""
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        closed = silent.getsockname()[1]
+def fail(place: Commands, real: dict[str, str]) -> None:
+    """Run commands whose logins are refused, whose servers are gone, or whose URLs are bad.
+
+    Args:
+        real: Variables that name the servers.
+    """
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = unused.getsockname()[1]
         encoded = percent(BROKER_PASSWORD), percent(STORE_PASSWORD)
         brokers = (
             f"amqp://keeper:{BROKER_PASSWORD}@127.0.0.1:{closed}/",  # not percent-encoded
-            f"amqp://keeper:{encoded[0]}@127.0.0.1:{closed}/",
             f"amqp://keeper:{encoded[0]}@127.0.0.1:{closed}/?heartbeat={encoded[0]}&x=1",
             f"amqq://keeper:{encoded[0]}@127.0.0.1:{closed}/",
         )
         stores = (
             f"redis://keeper:{STORE_PASSWORD}@127.0.0.1:{closed}/0",
-            f"redis://keeper:{encoded[1]}@127.0.0.1:{closed}/0",
             f"redis://keeper:{encoded[1]}@127.0.0.1:{closed}/0?x={encoded[1]}",
             f"redis://keeper:{encoded[1]}@127.0.0.1:{closed}/{encoded[1]}",
         )
-        for broker, store in zip(brokers, stores, strict=True):
-            urls = {"FCCL_BROKER__URL": broker, "FCCL_STORE__URL": store}
-            for words in (
-                ("status",),
-                ("doctor",),
-                ("coordinator", "--resume", "--plain"),
-                ("pause",),
-            ):
-                assert place.fork(*words, **urls).end() != 0
+        silent = {
+            "FCCL_BROKER__URL": f"amqp://keeper:{encoded[0]}@127.0.0.1:{closed}/",
+            "FCCL_STORE__URL": f"redis://keeper:{encoded[1]}@127.0.0.1:{closed}/0",
+        }
+    urls = [{"FCCL_BROKER__URL": url} for url in brokers]
+    urls += [{"FCCL_STORE__URL": url} for url in stores]
+    failing = [(("status",), each) for each in urls]
+    resume = ("coordinator", "--resume", "--plain")
+    failing += [(words, silent) for words in (("status",), ("doctor",), ("pause",), resume)]
+    for variable, url in real.items():  # there, but not with this user
+        refused = {variable: url.replace("//keeper", "//nobody")}
+        failing += [(words, refused) for words in (("status",), ("doctor",), resume)]
+    started = [place.fork(*words, **variables) for words, variables in failing]
+    codes = [command.end(PATIENCE_S) for command in started]
+    # `fccl status` asks Redis only.
+    assert [i for i, code in enumerate(codes) if code == 0] == [len(urls) + 4]
 
 
 def printed(directory: Path, without: str = "", only: str = "") -> bytes:

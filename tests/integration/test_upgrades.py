@@ -91,6 +91,7 @@ def test_an_old_worker_refuses_a_token_of_this_release_and_says_why(tmp_path: Pa
     script = f"from common.invitation import decode; decode({token!r}, 0.0)"
     done = subprocess.run(
         [sys.executable, "-c", script],
+        cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(code)},
         capture_output=True,
         text=True,
