@@ -90,12 +90,12 @@ def _rabbitmq(management: str) -> dict[str, float]:
 
 
 def _redis(store: Store) -> dict[str, float]:
-    fields = {}
+    fields: dict[str, object] = {}
     for section in ("memory", "clients"):
         text = store.execute("INFO", section)
         fields |= dict(text) if isinstance(text, dict) else {}
     return {
-        "Redis: memory": int(fields["used_memory"]) / MIB,
-        "Redis: connections": int(fields["connected_clients"]),
+        "Redis: memory": int(str(fields["used_memory"])) / MIB,
+        "Redis: connections": int(str(fields["connected_clients"])),
         "Redis: keys": int(store.execute("DBSIZE")),
     }
