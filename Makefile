@@ -6,9 +6,15 @@
 VENV ?= .venv
 PYTHON ?= python3
 TORCH_INDEX ?=
+# Of `make chaos`: seeds, and the file that its faults are appended to.
+SEEDS ?= 1-1000
+TABLE ?= chaos.jsonl
+# Orders of events that `make properties` tries, and inputs of `make fuzz`.
+EXAMPLES ?= 20000
+INPUTS ?= 1000000
 PIP = $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-smollm2 test test-slow test-terminal soak lint types imports check audit picture screenshot comparison clean
+.PHONY: demo demo-smollm2 test test-slow test-terminal properties fuzz chaos soak lint types imports check audit picture screenshot comparison clean
 
 demo: $(VENV)/.run  ## run a whole federation on this machine, with a report
 	$(VENV)/bin/fccl demo --new
@@ -28,6 +34,16 @@ test-slow: $(VENV)/.dev  ## test federations whose servers or processes fail, an
 
 test-terminal: $(VENV)/.dev  ## test all other ways to leave the view of `fccl demo`
 	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 -m terminal
+
+properties: $(VENV)/.dev  ## look for an order of events that breaks the coordinator
+	FCCL_PROPERTY_EXAMPLES=$(EXAMPLES) $(VENV)/bin/python -m pytest -m slow -s tests/properties
+
+fuzz: $(VENV)/.dev  ## feed a million hostile inputs to everything that reads foreign bytes
+	OMP_WAIT_POLICY=passive nice -n 5 $(VENV)/bin/python -m tests.fuzz --inputs $(INPUTS) --minutes 40
+
+chaos: $(VENV)/.dev  ## break federations for at most 40 minutes: SEEDS=1-6 repeats those
+	@scripts/install-servers
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m tests.chaos --seeds $(SEEDS) --minutes 40 --table $(TABLE)
 
 soak: $(VENV)/.dev  ## run a federation for an hour while workers, clients and sites come and go
 	@scripts/install-servers

@@ -41,13 +41,15 @@ class BrokerState(Enum):
     CONNECTED = "connected"
     LOST = "lost"
     WAITING = "waiting"
+    BLOCKED = "blocked"
 
 
 @dataclass(frozen=True)
 class BrokerStatus:
     """The state of the connection to a broker.
 
-    `detail` says why it was lost, or which queue a worker waits for; empty when connected.
+    `detail` says why it was lost, which queue a worker waits for, or why the broker takes no
+    messages; empty when connected.
     """
 
     state: BrokerState
@@ -58,6 +60,10 @@ class BrokerStatus:
 
 
 StatusListener = Callable[[BrokerStatus], None]
+
+
+class BrokerBlocked(BrokerError):
+    """The broker takes no messages from any publisher, because it lacks memory or disk."""
 
 
 class QueueFull(BrokerError):
@@ -311,6 +317,10 @@ class Broker(Protocol):
     def connections(self) -> int:
         """Number of times that this broker has connected; it grows with every reconnect."""
 
+    @property
+    def blocked(self) -> str:
+        """Why the broker takes no messages at present, with a remedy; empty while it does."""
+
     def repair(self, topology: Topology) -> tuple[str, ...]:
         """Declare again what the server has lost; return what was missing, for people.
 
@@ -332,6 +342,7 @@ class Broker(Protocol):
 
         Raises:
             QueueMissing: The run is not declared.
+            BrokerBlocked: The broker is in alarm; the message may still arrive later.
             BrokerError: The broker refused it, or could not be reached before the deadline.
         """
 

@@ -7,15 +7,18 @@ The exit codes are in `cli.exit_codes`.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import click
 
-from cli import jsonlog, out_of_memory
-from cli.exit_codes import INTERRUPTED
+from cli import expected_errors, jsonlog, signals, streams
+from cli.exit_codes import INTERRUPTED, OUTPUT_LOST
 from common.errors import ConfigError, FcclError
+from common.text import is_plain, one_line
 
 
 class _Entry(NamedTuple):
@@ -41,6 +44,7 @@ GROUPS: dict[str, dict[str, _Entry]] = {
         "kick": _Entry("cli.control.commands", "Exclude a client, or include it again (--undo)."),
         "reissue": _Entry("cli.control.commands", "Issue an open task again, now."),
         "min-clients": _Entry("cli.control.commands", "Set the minimum of live clients."),
+        "verify": _Entry("cli.control.verify", "Recompute the versions of a run and compare them."),
         "health": _Entry("cli.control.health", "Report whether a process is ready, for probes."),
     },
     "Other organisations": {
@@ -101,29 +105,67 @@ def fccl() -> None:
     """Asynchronous federated fine-tuning of language models over a message queue."""
 
 
+SHARED_FILES = ("export", "init", "prune")
+"""Commands whose files are for others, too: their permissions follow the user's umask."""
+
+
 def main() -> None:
     """Run the command line, and exit with its code; the entry point of the console script."""
+    streams.prepare()
     # Deprecation warnings between libraries concern developers, not the users of a command.
     warnings.filterwarnings("ignore", category=FutureWarning)
     jsonlog.install_if_requested()
+    before = os.umask(0o077)  # for rows, updates, samples and logs, also those of libraries
+    if set(sys.argv[1:2]) & set(SHARED_FILES):
+        os.umask(before)
     try:
+        code = _run()
+    finally:
+        os.umask(before)
+    sys.exit(OUTPUT_LOST if code == 0 and streams.is_output_lost() else code)
+
+
+def _run() -> int:
+    """Run the command, print its error if there is one, and return the exit code."""
+    try:
+        signals.interrupt_on_signals()
+        check_arguments(sys.argv[1:])
         fccl.main(standalone_mode=False)
     except FcclError as error:
-        _exit(f"fccl: {error}", error.exit_code)
+        return _report(f"fccl: {error}", error.exit_code)
     except click.UsageError as error:
         context = error.ctx.command_path if error.ctx else "fccl"
-        _exit(f"{context}: {error.format_message()}; see `{context} --help`", ConfigError.exit_code)
+        line = f"{context}: {error.format_message()}; see `{context} --help`"
+        return _report(line, ConfigError.exit_code)
     except click.ClickException as error:
-        _exit(f"fccl: {error.format_message()}", ConfigError.exit_code)
+        return _report(f"fccl: {error.format_message()}", ConfigError.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _exit("fccl: interrupted", INTERRUPTED)
-    except (MemoryError, RuntimeError) as error:
-        if (lack := out_of_memory.translate(error)) is None:
+        return _report("fccl: interrupted", INTERRUPTED)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception as error:
+        if (expected := expected_errors.translate(error)) is None:
             raise
-        _exit(f"fccl: {lack}", lack.exit_code)
+        return _report(f"fccl: {expected}", expected.exit_code)
+    return 0
 
 
-def _exit(line: str, code: int) -> None:
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Check the command line before any part of it is used.
+
+    Raises:
+        ConfigError: An argument is not UTF-8, so that it could neither be stored nor shown.
+    """
+    for number, argument in enumerate(arguments, 1):
+        if not is_plain(argument):
+            raise ConfigError(
+                f"argument {number} of the command line is not UTF-8 text",
+                "rename the file that it names, or write it in UTF-8",
+            )
+
+
+def _report(line: str, code: int) -> int:
+    line = one_line(line)
     if not jsonlog.write_error(line, code):
         click.echo(line, err=True)
-    sys.exit(code)
+    return code

@@ -66,6 +66,10 @@ class RunError(FcclError):
     exit_code = 7
 
 
+class DiskError(RunError):
+    """The disk refuses to read or write a file, for instance because it is full."""
+
+
 class FencedError(FcclError):
     """Another coordinator took over this run; this one may write nothing more."""
 

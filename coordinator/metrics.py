@@ -61,11 +61,11 @@ class CoordinatorMetrics(CoordinatorObserver):
     ) -> None:
         """Register all metrics."""
         self._health, self._run, self._clock = health, run, clock
-        versions = run.journal.versions()
+        newest = run.journal.newest_version()
         self._newest = _Newest(
-            CoordinatorState(version=versions[-1].version),
-            versions[-1],
-            running_contributions(versions),
+            CoordinatorState(version=newest.version),
+            newest,
+            running_contributions(run.journal.each_version()),
             rows.evaluations(run),
         )
         self._evaluations_changed = False

@@ -12,12 +12,14 @@ On the path of an update: `ingest/site_queues.py` → here → `ingest/ingest.py
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event as Flag
 
-from broker.protocol import UPDATE_QUEUE_BYTES, Broker, Message, QueueType
+from broker.protocol import UPDATE_QUEUE_BYTES, Broker, BrokerBlocked, Message, QueueType
 from common.clock import Clock
 from common.errors import BrokerError, RunError, WireError
 from common.protocol.feed import Event
@@ -26,17 +28,18 @@ from common.protocol.layout import TensorLayout
 from common.store.store import Store
 from coordinator.core import event_text, machine
 from coordinator.core.events import (
+    MAX_TEXT,
     AcceptEvaluation,
     AcceptUpdate,
     Action,
     AdmitClient,
     CloseEvaluation,
-    CloseRound,
     CloseTask,
     CommandReceived,
     CoordinatorEvent,
     DiscardMessage,
     DismissClient,
+    EventLevel,
     FinishRun,
     RepeatReceipt,
     ReplyToCommand,
@@ -60,6 +63,7 @@ from coordinator.scores_source import ScoreRequest, ScoreSource
 from coordinator.sites.credentials import SiteAccess
 from coordinator.storage.candidates import Candidates
 from coordinator.storage.evaluator_figures import append_figures
+from coordinator.storage.journal_lock import JournalLockedError
 from coordinator.storage.recovery import recover
 from coordinator.storage.run import Run
 from coordinator.storage.samples import SamplesFile
@@ -147,7 +151,7 @@ class Service:
         self._finish: FinishRun | None = None
         self._ticked_at = 0.0
         self._takes_commands = False
-        self._queue_problem = ""
+        self._queue_problem = self._blocked = ""
 
     def serve(self, stop: Flag) -> RunOutcome:
         """Run until the plan is complete, or `stop` is set; then commit the buffer.
@@ -157,6 +161,7 @@ class Service:
             BrokerError: The broker refuses, or stays out of reach past its deadline.
             RunError: The disk refuses.
         """
+        self._take_over(stop)
         self._start()
         was_complete = machine.is_complete(self._plan, self._state, self._clock())
         try:
@@ -169,17 +174,32 @@ class Service:
             finish.complete, finish.reason, self._state.version, finish.failed, was_complete
         )
 
+    def _take_over(self, stop: Flag) -> None:
+        """Fence off every other coordinator; wait a lease for one that holds the journal."""
+        deadline = time.monotonic() + self._plan.schedule.lease_s
+        waiting = False
+
+        def keep_trying(error: JournalLockedError) -> bool:
+            nonlocal waiting
+            if not waiting:
+                waiting = True
+                text = f"waits {self._plan.schedule.lease_s:.0f} s at most: {error}"
+                entry = log_event("warning", EventKind.TAKEOVER, text[:MAX_TEXT])
+                self._on_event(event_text.to_event(entry, self._clock()))
+            return not stop.is_set() and time.monotonic() < deadline
+
+        self._journal.take_over(keep_trying)
+
     def _start(self) -> None:
-        """Take over the run, and recover its state from the journal."""
-        self._journal.take_over()
+        """Recover the state of the run from its journal, and begin to receive."""
         self._state = recover(self._plan, self._journal, self._clock(), self._lease_s)
         self._writer.start(self._state.version)
         layout = TensorLayout.of(self._run.versions.read(0))
         self._ingest.start(layout, schema1=self._run.template.layout is None)
-        self._samples_file.read()
+        answers = self._samples_file.read()
         self._publisher.publish_samples(self._samples_file.displayed)
         self._queues.open()
-        self._samples.start(self._state.version, self._samples_file.answers)
+        self._samples.start(self._state.version, answers)
         self._scores.start()
         self._evaluators.start()
         self._trackers.start()
@@ -190,7 +210,8 @@ class Service:
                 self._turn(stop)
             return self._finish
         except RunError:
-            self._journal.check_epoch()  # a successor may have removed files that this one needed
+            with contextlib.suppress(RunError):  # the same disk
+                self._journal.check_epoch()  # a successor may have removed files that were needed
             raise
         finally:
             self._queues.close()
@@ -219,17 +240,19 @@ class Service:
         if problem := self._publisher.base_model_problem():
             self._record(log_event("warning", EventKind.BASE_MODEL, problem))
         self._carry_out_commands()
-        newest = self._writer.summaries[-1]
-        self._publisher.publish_state(self._state, newest, self._queue_problem)
+        newest = self._journal.version(self._state.version)
+        problem = self._report_alarm() or self._queue_problem
+        self._publisher.publish_state(self._state, newest, problem)
         self._collect_samples()
         self._collect_from_plugins()
         self._publish_depths()
-        self._metrics.on_tick(self._state, self._publisher.is_up, self._queue_problem)
+        self._metrics.on_tick(self._state, self._publisher.is_up, problem)
 
     def _end(self, finish: FinishRun, stop: Flag) -> None:
         if finish.complete and self._delivery is not None and self._state.joined:
             self._record(*self._delivery.publish(stop))  # workers look for it at the end
-        self._publisher.publish_end(finish, self._state, self._writer.summaries[-1], stop)
+        newest = self._journal.version(self._state.version)
+        self._publisher.publish_end(finish, self._state, newest, stop)
         if finish.complete:
             self._queues.delete()
             self._ingest.expire(math.inf)  # unfinished uploads can no longer be completed
@@ -310,6 +333,16 @@ class Service:
             self._record(log_event("warning", EventKind.REPAIRED, text))
             self._metrics.on_repair(names)
 
+    def _report_alarm(self) -> str:
+        """Return why the broker takes no tasks, and report when that begins and ends."""
+        blocked = self._queues.blocked
+        if bool(blocked) != bool(self._blocked):
+            text = blocked or "RabbitMQ takes messages again"
+            level: EventLevel = "warning" if blocked else "info"
+            self._record(log_event(level, EventKind.BROKER, text))
+        self._blocked = blocked
+        return blocked
+
     def _publish_tasks(self) -> None:
         """Publish the journal's outbox; entries that the broker does not confirm stay there."""
         try:
@@ -317,6 +350,8 @@ class Service:
                 message = Message(entry.frame, message_id=entry.task_id)
                 self._queues.publish_task(entry.site, message)
                 self._journal.mark_sent([entry.id])
+        except BrokerBlocked:
+            pass  # the next tick reports it
         except BrokerError as error:
             self._warn_of_broker(error)
 
@@ -345,7 +380,7 @@ class Service:
         figures, events = self._evaluators.collect()
         if figures:
             append_figures(self._run.directory, self._journal, figures)
-            self._publisher.publish_evaluators()
+            self._publisher.publish_evaluators(figures)
         described = [event_text.describe_figures(each) for each in figures]
         self._record(*described, *events, *self._trackers.collect()[1])
 
@@ -392,14 +427,13 @@ class Service:
         in_use = versions_in_use(self._plan, after)
         self._writer.clean_up(actions, upload, in_use)
         if written.summaries:
-            self._publisher.drop_adapters(in_use, self._writer.summaries)
+            self._publisher.drop_adapters(in_use)
         self._publish_step(actions, written)
 
     def _publish_step(self, actions: tuple[Action, ...], written: WrittenStep) -> None:
         for event in written.events:
             self._on_event(event)
-        if written.summaries or any(isinstance(action, CloseRound) for action in actions):
-            self._writer.append_lines()
+        self._writer.append_lines(written, actions)
         for summary in written.summaries.values():  # the adapter is there before a task names it
             self._publisher.publish_version(summary)
             self._samples.offer(summary.version)

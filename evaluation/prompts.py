@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.protocol.fields import one_line
+from common.text import one_line
 from learning.data.row_types import (
     Conversation,
     Instruction,

@@ -21,6 +21,7 @@ from common.errors import ConfigError, DataError
 from common.files import write_durable
 from common.protocol.fields import RowKind
 from common.protocol.tasks import PromptSpec
+from common.start_lock import only_start
 from learning.data import prepared_data, shards, sources
 from learning.data.row_parser import COLUMN_NAMES
 from learning.data.row_types import LabelledText, Row
@@ -63,11 +64,24 @@ def prepare_rows(
     Raises:
         DataError: A source cannot be used or has too few rows, or the folder holds other rows, is
             damaged, or cannot be written.
+        RunError: Another start deals rows into the folder.
         ConfigError: `data.columns` or `model.max_length` does not fit.
     """
     check_columns(config)
     if is_prepared(folder):
         return _read_prepared(folder, config, find_model())
+    with only_start(folder):
+        if is_prepared(folder):  # by another start just now
+            return _read_prepared(folder, config, find_model())
+        return _deal_rows(config, find_model, folder, on_message)
+
+
+def _deal_rows(
+    config: FederationConfig,
+    find_model: Callable[[], BaseModel],
+    folder: Path,
+    on_message: MessageCallback,
+) -> PreparedRows:
     digests = {kind: _file_digest(config.data.source(kind)) for kind in config.kinds}
     rows = _read_sources(config, on_message)
     labels = _class_names(config, rows)

@@ -18,6 +18,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from common.disk_errors import disk_errors, is_refusal
 from common.files import write_durable
 from common.protocol import codec
 from common.protocol.fields import CodecName
@@ -41,6 +42,7 @@ def encode(name: CodecName, delta: Tensors, residual: Residual) -> tuple[TensorL
 
     Raises:
         ValueError: Δ holds a value that is not finite.
+        DiskError: The disk refuses.
     """
     if name not in codec.NEEDS_FEEDBACK:
         return codec.encode(name, delta)
@@ -49,7 +51,8 @@ def encode(name: CodecName, delta: Tensors, residual: Residual) -> tuple[TensorL
     layout, data = codec.encode(name, total)
     sent = codec.decode(name, layout, data)
     left = {key: total[key] - sent[key] for key in total}
-    write_durable(residual.waiting, save(left, {_PHASE: str(residual.phase)}))
+    with disk_errors(residual.waiting):
+        write_durable(residual.waiting, save(left, {_PHASE: str(residual.phase)}))
     return layout, data
 
 
@@ -60,5 +63,7 @@ def _load(residual: Residual) -> Tensors:
             if (file.metadata() or {}).get(_PHASE) != str(residual.phase):
                 return {}
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-    except (FileNotFoundError, SafetensorError):
+    except (FileNotFoundError, SafetensorError) as error:
+        if is_refusal(error):
+            raise
         return {}

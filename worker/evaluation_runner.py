@@ -47,6 +47,7 @@ class EvaluationRunner:
             ModelError: The base model is not accepted, not available or does not fit, a figure is
                 not finite, or a library failed.
             StoreError: The store is out of reach.
+            DiskError: The disk refuses.
             WireError: The store's content is damaged.
         """
         return self.support.attempt(task, abandon, lambda: self._execute(task, abandon))
@@ -84,7 +85,7 @@ class EvaluationRunner:
             seconds=clock.seconds().measure,
             nbytes=fetched.nbytes,
         )
-        support.slot.put_result(result)
+        support.persist(lambda: support.slot.put_result(result), abandon)
         support.metrics.on_evaluation(result.seconds)
         support.on_event(WorkerEventKind.EVALUATED, _describe(task, result))
         return TaskResult.EVALUATED

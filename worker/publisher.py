@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from broker.chunks import split_update
 from broker.protocol import Broker, BrokerClosed, Message, QueueFull, Site, Topology
-from common.errors import BrokerError, RunError, StoreError
+from common.errors import DataError, DiskError, FcclError, RunError, StoreError
 from common.protocol.tasks import Receipt, TaskRefusal
 from common.protocol.wire import pack
 from common.store.store import Store
@@ -31,9 +31,9 @@ class Publisher:
     """Publishes the updates of one slot for one run, from `start` to `close`.
 
     `on_receipt` is called with the receipt of an update while that is still on the disk; after a
-    crash, it is called a second time. `on_publishing` is called with the update that is being sent,
-    and with None at its end. Callbacks run in the publisher's thread. `public_text` removes from
-    the reason of a refusal what is only this site's business.
+    crash, or if it raises `DataError`, it is called again. `on_publishing` is called with the
+    update that is being sent, and with None at its end. Callbacks run in the publisher's thread.
+    `public_text` removes from the reason of a refusal what is only this site's business.
     """
 
     def __init__(
@@ -100,12 +100,12 @@ class Publisher:
                 self._collect_receipts()
                 for pending in self._slot.pending_updates():
                     self._publish(pending)
+                if last and not self._has_unpublished():
+                    return
             except (BrokerClosed, TransferStopped):
                 return
-            except (BrokerError, RunError) as error:
-                self._on_event(WorkerEventKind.WAITING, error.what)
-            if last and not self._has_unpublished():
-                return
+            except FcclError as error:
+                self._report_waiting(error)
             self._wake.wait(POLL_S)
             self._wake.clear()
 
@@ -119,15 +119,26 @@ class Publisher:
             for pending in self._slot.pending_updates():
                 receipt = self._store.get_receipt(run, site, pending.task_id)
                 if receipt is not None:
-                    self._settle(pending, receipt)
+                    self._try_to_settle(pending, receipt)
         except StoreError as error:
-            self._on_event(WorkerEventKind.WAITING, error.what)
+            self._report_waiting(error)
+
+    def _try_to_settle(self, pending: PendingUpdate, receipt: Receipt) -> None:
+        """Settle an update; where the disk refuses, it stays until the next poll."""
+        try:
+            self._settle(pending, receipt)
+        except (DataError, RunError) as error:
+            self._report_waiting(error)
+
+    def _report_waiting(self, error: FcclError) -> None:
+        text = str(error) if isinstance(error, DiskError) else error.what
+        self._on_event(WorkerEventKind.WAITING, text)
 
     def _publish(self, pending: PendingUpdate) -> None:
         since = self._published.get(pending.update_id)
         if since is not None and time.monotonic() - since < REPUBLISH_S:
             return
-        frame = pending.path.read_bytes()
+        frame = self._slot.frame(pending)
         if self._sent_log is not None:
             self._sent_log.append_frame(frame)
         self._on_publishing(pending)

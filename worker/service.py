@@ -20,6 +20,7 @@ from common.errors import (
     BrokerError,
     ConfigError,
     DataError,
+    DiskError,
     FcclError,
     ModelError,
     StoreError,
@@ -46,6 +47,7 @@ from worker.task_runner import TaskRunner
 from worker.task_source import TaskSource
 from worker.task_support import TaskResult
 
+IDLE_S = 5.0  # without a task, until the reason is reported
 TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
 RETRY_S = 1.0  # pause before a task that could not be trained is tried again, here or elsewhere
 MAX_REFUSALS = 3  # in a row, of all clients here; then this worker is broken, not a client
@@ -94,6 +96,8 @@ class Worker:
         self._results: Counter[TaskResult] = Counter()
         self._refused: list[str] = []  # clients whose tasks were refused in a row
         self._rests_until: float | None = None  # as last reported
+        self._idle_turns = 0  # without a task
+        self._disk_refused = False  # and has not been found usable since
 
     @property
     def worker_id(self) -> str:
@@ -141,8 +145,15 @@ class Worker:
                     continue
                 if self._parts.learner is not None:
                     self._parts.learner.process_inboxes(stop)
-                if (task := self._parts.tasks.next_task(TAKE_S)) is not None:
-                    self._process(task, abandon)
+                if self._disk_refuses():
+                    stop.wait(RETRY_S)
+                    continue
+                try:
+                    if (task := self._parts.tasks.next_task(TAKE_S)) is not None:
+                        self._process(task, abandon)
+                    self._report_idleness(task is None)
+                except DiskError as error:
+                    self._report_disk(error)
         finally:
             waiting = self.close()
         return WorkerSummary(
@@ -166,6 +177,14 @@ class Worker:
         parts.slot.release()
         return waiting
 
+    def _report_idleness(self, idle: bool) -> None:
+        """Report after a while without tasks why the coordinator issues none, if it says so."""
+        self._idle_turns = self._idle_turns + 1 if idle else 0
+        if self._idle_turns * TAKE_S < IDLE_S:
+            return
+        if reason := run_discovery.idle_reason(self._parts.store, self._parts.run):
+            self._parts.events.record(WorkerEventKind.WAITING, reason[:500])
+
     def _is_resting(self) -> bool:
         """Return whether the site does not work now, and report a change."""
         until = self._parts.rest.until()
@@ -176,6 +195,21 @@ class Worker:
             text = "works again" if until is None else f"resting until {format_time(until)}"
             self._parts.events.record(WorkerEventKind.RESTING, text)
         return until is not None
+
+    def _disk_refuses(self) -> bool:
+        """Return whether the disk, which refused before, still does: then no task is taken."""
+        if self._disk_refused:
+            try:
+                self._parts.slot.check_disk()
+            except DiskError as error:
+                self._report_disk(error)
+                return True
+            self._disk_refused = False
+        return False
+
+    def _report_disk(self, error: DiskError) -> None:
+        self._disk_refused = True
+        self._parts.events.record(WorkerEventKind.WAITING, str(error))
 
     def _process(self, task: SiteTask, abandon: Flag) -> None:
         """Run a task, and remove it from the disk unless it is to be tried again."""
@@ -218,8 +252,11 @@ class Worker:
                 result = self._parts.runner.execute(task, abandon)
             else:
                 result = self._parts.evaluations.execute(task, abandon)
-        except StoreError as error:
-            self._parts.events.record(WorkerEventKind.WAITING, error.what)
+        except (DiskError, StoreError) as error:
+            if isinstance(error, DiskError):
+                self._report_disk(error)
+            else:
+                self._parts.events.record(WorkerEventKind.WAITING, error.what)
             abandon.wait(RETRY_S)
             result = TaskResult.POSTPONED
         self._results[result] += 1

@@ -31,8 +31,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from common.disk_errors import disk_errors
 from common.errors import RunError, WireError
-from common.files import sync_path, write_durable
+from common.files import make_private, sync_path, tighten, write_durable
 from common.protocol.evaluations import EvalResult
 from common.protocol.tasks import TrainTask
 from common.protocol.updates import Update
@@ -42,6 +43,7 @@ from worker.site_task import SiteTask, unpack_task
 
 MAX_SLOTS = 1024
 RESIDUAL = "residual.safetensors"
+PROBE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -74,20 +76,31 @@ class Slot:
 
     def put_task(self, task: SiteTask) -> None:
         """Keep a task; once this returns it may be acked."""
-        write_durable(self._task, pack(task))
+        with self._disk_errors():
+            write_durable(self._task, pack(task))
 
     def task(self) -> SiteTask | None:
         """Return the unfinished task, if there is one."""
         try:
-            return unpack_task(self._task.read_bytes())
-        except FileNotFoundError:
-            return None
+            with self._disk_errors():
+                if not self._task.exists():
+                    return None
+                frame = self._task.read_bytes()
+            return unpack_task(frame)
         except WireError:  # left by another version of the software
             self.drop_task()
             return None
 
     def drop_task(self) -> None:
-        self._task.unlink(missing_ok=True)
+        with self._disk_errors():
+            self._task.unlink(missing_ok=True)
+
+    def check_disk(self) -> None:
+        """Raise `DiskError` unless a small file can be written here."""
+        probe = self._task.with_name("probe")
+        with self._disk_errors():
+            write_durable(probe, bytes(PROBE_BYTES))
+            probe.unlink()
 
     @contextlib.contextmanager
     def running(self, task: SiteTask) -> Iterator[int]:
@@ -105,39 +118,47 @@ class Slot:
 
     def _crashes_of(self, task: SiteTask) -> int:
         try:
-            task_id, _, count = self._crashes.read_text().partition(" ")
+            with self._disk_errors():
+                if not self._crashes.exists():
+                    return 0
+                task_id, _, count = self._crashes.read_text(encoding="utf-8").partition(" ")
             return int(count) if task_id == task.task_id else 0
-        except (FileNotFoundError, ValueError):
+        except ValueError:
             return 0
 
     def _put_crashes(self, task: SiteTask, count: int) -> None:
-        if count:
-            write_durable(self._crashes, f"{task.task_id} {count}".encode())
-        else:
-            self._crashes.unlink(missing_ok=True)
+        with self._disk_errors():
+            if count:
+                write_durable(self._crashes, f"{task.task_id} {count}".encode())
+            else:
+                self._crashes.unlink(missing_ok=True)
 
     def put_update(self, update: Update, data: bytes) -> PendingUpdate:
         """Keep an update until its receipt comes; from now on its residual is the client's."""
         path = self._updates / f"{update.task_id}.{update.attempt}"
         pending = PendingUpdate(update.task_id, update.attempt, path)
-        write_durable(path, pack(update, data))
-        self._promote_residuals(pending)
+        with self._disk_errors():
+            write_durable(path, pack(update, data))
+            self._promote_residuals(pending)
         return pending
 
     def put_result(self, result: EvalResult) -> PendingUpdate:
         """Keep the result of an evaluation until its receipt comes."""
-        if not self._results.is_dir():
-            self._results.mkdir()
-            sync_path(self._results.parent)
         path = self._results / f"{result.task_id}.{result.attempt}"
-        write_durable(path, pack(result))
+        with self._disk_errors():
+            if not self._results.is_dir():
+                self._results.mkdir(mode=0o700)
+                sync_path(self._results.parent)
+            write_durable(path, pack(result))
         return PendingUpdate(result.task_id, result.attempt, path, is_evaluation=True)
 
     def pending_updates(self) -> list[PendingUpdate]:
         """Return the updates and results without a receipt, each sorted by name."""
         updates = []
         for folder in (self._updates, self._results):
-            for path in sorted(folder.glob("*")):
+            with self._disk_errors():
+                paths = sorted(folder.glob("*"))
+            for path in paths:
                 task_id, _, attempt = path.name.rpartition(".")
                 if attempt.isdigit():
                     evaluation = folder == self._results
@@ -149,8 +170,14 @@ class Slot:
         return any(self._slots.glob(f"*/updates/{update_id}"))
 
     def drop_update(self, pending: PendingUpdate) -> None:
-        self._promote_residuals(pending)
-        pending.path.unlink(missing_ok=True)
+        with self._disk_errors():
+            self._promote_residuals(pending)
+            pending.path.unlink(missing_ok=True)
+
+    def frame(self, pending: PendingUpdate) -> bytes:
+        """Return the bytes of an update or a result."""
+        with self._disk_errors():
+            return pending.path.read_bytes()
 
     def client_dir(self, client_id: str) -> Path:
         """Return the client's private directory, which may not exist yet."""
@@ -159,24 +186,31 @@ class Slot:
     def residual(self, task: TrainTask) -> Residual:
         """Return the client's residual as its spooled updates left it; needs the client's lock."""
         directory = self.client_dir(task.client_id)
-        directory.mkdir(parents=True, exist_ok=True)
-        for waiting in directory.glob("residual.[0-9]*"):
-            _, slot, update_id = waiting.name.split(".", 2)
-            if (self._slots / slot / "updates" / update_id).exists():
-                promote_residual(waiting)
-            else:
-                waiting.unlink(missing_ok=True)
+        with self._disk_errors():
+            make_private(directory)
+            for waiting in directory.glob("residual.[0-9]*"):
+                _, slot, update_id = waiting.name.split(".", 2)
+                if (self._slots / slot / "updates" / update_id).exists():
+                    promote_residual(waiting)
+                else:
+                    waiting.unlink(missing_ok=True)
         own = f"residual.{self.number}.{task.task_id}.{task.attempt}"
         return Residual(directory / RESIDUAL, directory / own, task.phase)
 
     def hold(self) -> None:
         """Make the slot's folder usable, and name this process as its holder."""
-        self._updates.mkdir(parents=True, exist_ok=True)
-        self._pid.write_text(str(os.getpid()))
+        make_private(self._updates)
+        write_durable(self._pid, str(os.getpid()).encode())
 
     def release(self) -> None:
-        self._pid.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next holder replaces it
+            self._pid.unlink(missing_ok=True)
         self._lock.release()
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        with disk_errors(self._task.parent, "the worker goes on by itself"):
+            yield
 
     def _promote_residuals(self, pending: PendingUpdate) -> None:
         for waiting in self._clients.glob(f"*/residual.{self.number}.{pending.update_id}"):
@@ -190,24 +224,23 @@ def claim_slot(state: Path, run: str) -> Slot:
         RunError: The state directory cannot be written, or has no free slot.
     """
     slots = state / run / "slots"
-    try:
-        slots.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"{slots}: {error.strerror}", "name a writable directory with --state"
-        ) from None
-    for number in range(MAX_SLOTS):
-        path = slots / str(number)
-        path.mkdir(exist_ok=True)
-        # Not thread-local: whichever thread ends the worker can release it.
-        lock = FileLock(path / "lock", blocking=False, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            continue
-        slot = Slot(path, number, lock)
-        slot.hold()
-        return slot
+    with disk_errors(slots, "start the worker again, or name another folder with --state"):
+        make_private(slots)
+        for private in (state / run, state / "inbox"):
+            if private.is_dir():
+                tighten(private)  # an earlier release left it open to others
+        for number in range(MAX_SLOTS):
+            path = slots / str(number)
+            make_private(path)
+            # Not thread-local: whichever thread ends the worker can release it.
+            lock = FileLock(path / "lock", blocking=False, thread_local=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                continue
+            slot = Slot(path, number, lock)
+            slot.hold()
+            return slot
     raise RunError(f"{slots} has no free slot", "stop some of the workers")
 
 
@@ -223,7 +256,7 @@ def count_workers(state: Path) -> int:
 
 def _live_process(path: Path) -> int | None:
     try:
-        pid = int(path.read_text())
+        pid = int(path.read_text(encoding="ascii"))
         os.kill(pid, 0)  # signal 0 only checks
     except (FileNotFoundError, ValueError, ProcessLookupError):
         return None
@@ -245,5 +278,6 @@ def client_lock(state: Path, run: str, client_id: str, timeout_s: float) -> File
     Entering it raises `filelock.Timeout` if another process holds it for longer.
     """
     directory = state / run / "clients" / client_id
-    directory.mkdir(parents=True, exist_ok=True)
+    with disk_errors(directory):
+        make_private(directory)
     return FileLock(directory / "lock", timeout=timeout_s)

@@ -58,6 +58,7 @@ class TaskRunner:
             ModelError: The base model is not accepted, not available or does not fit, training
                 diverged, or a library failed.
             StoreError: The store is out of reach.
+            DiskError: The disk refuses.
             WireError: The store's content is damaged.
         """
         return self.support.attempt(task, abandon, lambda: self._execute(task, abandon))
@@ -83,7 +84,7 @@ class TaskRunner:
                 trained = self._train(task, base, adapter, abandon, clock, crashes)
                 if trained is None:
                     return support.end_early(task, abandon)
-                stats = self._keep_update(task, trained, clock)
+                stats = support.persist(lambda: self._keep_update(task, trained, clock), abandon)
         except Timeout:
             text = f"another worker of this machine trains {task.client_id}"
             support.on_event(WorkerEventKind.WAITING, text)

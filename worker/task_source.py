@@ -7,7 +7,7 @@ First step of a task at a worker; next comes `worker/task_runner.py`, or
 from __future__ import annotations
 
 from broker.protocol import Broker, Site, TakenTask, Topology
-from common.errors import BrokerError, WireError
+from common.errors import BrokerError, DiskError, WireError
 from worker.events import EventCallback, WorkerEventKind
 from worker.site_task import SiteTask, unpack_task
 from worker.spool import Slot
@@ -32,7 +32,11 @@ class TaskSource:
         self._on_event = on_event
 
     def next_task(self, timeout_s: float) -> SiteTask | None:
-        """Return the task to run next; None if no task came in time."""
+        """Return the task to run next; None if no task came in time.
+
+        Raises:
+            DiskError: The disk refuses; a task that was taken is on the queue again.
+        """
         if (kept := self._slot.task()) is not None:
             return kept
         taken = self._broker.take_task(self._topology, self._site, timeout_s)
@@ -46,7 +50,11 @@ class TaskSource:
         except WireError as error:
             self._reject(taken, error.what)
             return None
-        self._slot.put_task(task)
+        try:
+            self._slot.put_task(task)
+        except DiskError:
+            taken.requeue()
+            raise
         taken.ack()
         return task
 

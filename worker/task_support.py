@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 from threading import Event as Flag
+from typing import TypeVar
 
 from broker.protocol import Site
-from common.errors import FcclError, ModelError
+from common.disk_errors import is_refusal, translate
+from common.errors import DiskError, FcclError, ModelError
 from common.protocol.run_plan import RunPlan
 from common.protocol.tasks import BaseRef
 from common.store.store import Store
@@ -31,6 +33,11 @@ from worker.spool import Slot
 from worker.task_failures import TaskFailures
 
 MAX_CRASHES = 3  # of this process in one task, until the task is refused
+
+
+DISK_RETRY_S = 1.0
+
+T = TypeVar("T")
 
 
 class TaskResult(Enum):
@@ -77,6 +84,7 @@ class TaskSupport:
 
         Raises:
             ConfigError: The task is not of the plan that the site was shown.
+            DiskError: The disk refuses.
         """
         if self.store.get_receipt(self.run, self.site.name, task.task_id) is not None:
             return TaskResult.SETTLED
@@ -89,7 +97,26 @@ class TaskSupport:
         except FcclError:
             raise
         except Exception as error:
+            if is_refusal(error) and (refusal := translate(error)) is not None:
+                raise refusal from None
             raise self.failures.refusal(task, error) from None
+
+    def persist(self, write: Callable[[], T], abandon: Flag) -> T:
+        """Return what `write` returns, which is called until the disk permits it.
+
+        So what was trained need not be trained again.
+
+        Raises:
+            DiskError: The disk still refuses when the task is to end.
+        """
+        while True:
+            try:
+                return write()
+            except DiskError as error:
+                self.on_event(WorkerEventKind.WAITING, str(error))
+                if self.should_stop(abandon) or abandon.wait(DISK_RETRY_S):
+                    raise
+            self.metrics.on_turn()
 
     def fetch_base(self, base: BaseRef, stop: Flag) -> Path | None:
         """Return the directory of a base model; None if `stop` was set while it was fetched.

@@ -127,6 +127,6 @@ def _sums(
     scorer: RowScorer, examples: Sequence[Any], scores: Scores, reference: Scores, name: str
 ) -> EvaluationSums:
     try:
-        return scorer.sums(examples, scores, reference)
+        return scorer.sums(examples, scores, reference).to_send()
     except ModelError as error:
         raise ModelError(f"{name}: {error.what}", error.remedy) from None

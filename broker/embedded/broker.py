@@ -151,6 +151,10 @@ class EmbeddedBroker:
     def connections(self) -> int:
         return 1
 
+    @property
+    def blocked(self) -> str:
+        return ""
+
     def repair(self, topology: Topology) -> tuple[str, ...]:
         with self._open() as queues:
             missing = tuple(f"queue {name}" for name in topology.queues if name not in queues)

@@ -31,6 +31,7 @@ from broker.protocol import (
     check_publishable,
 )
 from broker.rabbit import topology as queues
+from broker.rabbit.alarm import blocked_error
 from broker.rabbit.connection import RabbitConnection
 from broker.rabbit.consumer import RabbitConsumer
 from broker.rabbit.pika_setup import make_parameters, prepare_pika
@@ -42,6 +43,8 @@ from common.errors import BrokerError
 PUBLISH_SECONDS = 60.0
 CONTROL_SECONDS = 10.0
 PROBE_SECONDS = 5.0
+TASK_PATIENCE_SECONDS, DEAD_PATIENCE_SECONDS = 1.0, 5.0
+"""Longest wait of the coordinator, which has other work to do, for a broker in alarm."""
 
 T = TypeVar("T")
 
@@ -113,6 +116,13 @@ class RabbitBroker:
     def connections(self) -> int:
         return self._publishing.connections + self._consuming.connections
 
+    @property
+    def blocked(self) -> str:
+        publishing = self._publishing
+        if not publishing.blocked:
+            return ""
+        return str(blocked_error(publishing.where, publishing.blocked))
+
     def repair(self, topology: Topology) -> tuple[str, ...]:
         missing = self._control(lambda connection: queues.missing_queues(connection, topology))
         exchanges = self._control(lambda connection: queues.missing_exchanges(connection, topology))
@@ -137,7 +147,7 @@ class RabbitBroker:
         return self._control(lambda connection: queues.depths(connection, topology))
 
     def publish_task(self, topology: Topology, site: Site, message: Message) -> None:
-        self._publish("", topology.task_queue(site), message)
+        self._publish("", topology.task_queue(site), message, TASK_PATIENCE_SECONDS)
 
     def publish_update(self, topology: Topology, site: Site, message: Message) -> None:
         self._publish(topology.update_exchange(site), "", message)
@@ -175,7 +185,7 @@ class RabbitBroker:
 
     def _consume(self, subscription: Subscription, topology: Topology) -> RabbitConsumer:
         def publish_dead(message: Message) -> None:
-            self._publish("", topology.dead_queue, message)
+            self._publish("", topology.dead_queue, message, DEAD_PATIENCE_SECONDS)
 
         with self._lock:
             if self._closed:
@@ -198,7 +208,9 @@ class RabbitBroker:
 
         def probe(connection: BlockingConnection) -> list[str]:
             channel = self._confirming_channel(connection)
-            return queues.missing_bindings(channel, topology, sites, self._user)
+            missing = queues.missing_bindings(channel, topology, sites, self._user)
+            self._publishing.note_accepted()
+            return missing
 
         self._probing = self._publishing.call_if_connected(probe)
         try:
@@ -210,7 +222,9 @@ class RabbitBroker:
         # Not on the publishing connection: a broker in alarm does not answer there.
         return self._consuming.call(operation, CONTROL_SECONDS)
 
-    def _publish(self, exchange: str, routing_key: str, message: Message) -> None:
+    def _publish(
+        self, exchange: str, routing_key: str, message: Message, patience: float | None = None
+    ) -> None:
         check_publishable(message, self._user)
         properties = pika.BasicProperties(
             headers=dict(message.headers),
@@ -222,8 +236,9 @@ class RabbitBroker:
         def send(connection: BlockingConnection) -> None:
             channel = self._confirming_channel(connection)
             channel.basic_publish(exchange, routing_key, message.body, properties, mandatory=True)
+            self._publishing.note_accepted()
 
-        self._publishing.call(send, self._publish_seconds)
+        self._publishing.call(send, self._publish_seconds, patience)
 
     def _confirming_channel(self, connection: BlockingConnection) -> BlockingChannel:
         """Return the channel for publishing. Called by the publishing connection's thread only."""

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -24,6 +25,7 @@ from pika import exceptions as pika_errors
 from pika.adapters.blocking_connection import BlockingConnection
 
 from broker.protocol import BrokerClosed, BrokerState, BrokerStatus, StatusListener
+from broker.rabbit.alarm import blocked_error, watch_alarms
 from broker.rabbit.errors import channel_error, connect_error, describe
 from broker.rabbit.subscription import Subscription
 from common.errors import BrokerError
@@ -33,6 +35,7 @@ MAX_BACKOFF_SECONDS = 5.0
 STEADY_SECONDS = 10.0
 """A connection that lasted this long resets the back-off."""
 CLOSE_SECONDS = 15.0
+ALARM_POLL_SECONDS = 0.2
 
 T = TypeVar("T")
 
@@ -72,6 +75,8 @@ class RabbitConnection:
         self._connection: BlockingConnection | None = None
         self._generations = itertools.count(1)
         self.connections = 0  # made so far
+        self._given_up: Future[object] | None = None  # of a call that did not wait for an alarm
+        self.blocked = ""  # why the broker takes no messages from this connection; else empty
         self._stop = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"fccl-{name}", daemon=True)
@@ -88,19 +93,37 @@ class RabbitConnection:
         self._connection = first
         self._thread.start()
 
-    def call(self, operation: Callable[[BlockingConnection], T], wait_seconds: float) -> T:
+    def call(
+        self,
+        operation: Callable[[BlockingConnection], T],
+        wait_seconds: float,
+        patience: float | None = None,
+    ) -> T:
         """Run an operation on the connection's thread, and again if the connection is lost.
 
         Args:
             operation: Must be safe to repeat.
             wait_seconds: Limit of the wait for a lost connection to come back.
+            patience: Limit of the wait for a broker in alarm, in seconds; None waits until the
+                connection is given up. The operation may still run later.
 
         Raises:
             BrokerError: The broker refused, or was not reached in time.
+            BrokerBlocked: The broker is in alarm.
             BrokerClosed: This connection was closed.
         """
+        if patience is not None and self._given_up is not None and not self._given_up.done():
+            raise blocked_error(self.where, self.blocked)
         future = self._submit(_Job(operation, True, time.monotonic() + wait_seconds))
+        if patience is not None:
+            self._await(future, time.monotonic() + patience)
         return future.result()  # type: ignore[return-value]  # the job's own type
+
+    def _await(self, future: Future[object], patient_until: float) -> None:
+        while not futures.wait([future], ALARM_POLL_SECONDS).done:
+            if self.blocked and time.monotonic() >= patient_until:
+                self._given_up = future
+                raise blocked_error(self.where, self.blocked)
 
     def call_if_connected(
         self, operation: Callable[[BlockingConnection], object]
@@ -125,6 +148,12 @@ class RabbitConnection:
                 self._subscriptions.remove(subscription)
         with contextlib.suppress(BrokerError):
             self.call_if_connected(lambda _: subscription.close_channel()).result()
+
+    def note_accepted(self) -> None:
+        """Record that the broker takes messages. For the connection's own thread."""
+        if self.blocked:
+            self.blocked = ""
+            self._report(self._connected_status())
 
     def close(self) -> None:
         """Finish the waiting jobs if connected, and disconnect."""
@@ -175,7 +204,9 @@ class RabbitConnection:
 
     def _connect(self) -> BlockingConnection | BrokerError:
         try:
-            return BlockingConnection(self._parameters)
+            connection = BlockingConnection(self._parameters)
+            watch_alarms(connection, self._on_blocked, self.note_accepted)
+            return connection
         except Exception as error:
             # Besides its own errors, pika lets through those of sockets, ssl and its assertions.
             return connect_error(error, self.where)
@@ -185,7 +216,7 @@ class RabbitConnection:
         with self._lock:
             self._connection = connection
             self.connections += 1
-        self._report(BrokerStatus(BrokerState.CONNECTED))
+        self._report(self._connected_status())
         try:
             while not self._stop.is_set():
                 self._run_jobs(connection)
@@ -254,6 +285,16 @@ class RabbitConnection:
             remaining, self._jobs = self._jobs, deque()
         for job in remaining:
             job.future.set_exception(BrokerClosed())
+
+    def _on_blocked(self, reason: str) -> None:
+        # It stays so after a reconnect: nobody is told again before the next message.
+        self.blocked = reason
+        self._report(self._connected_status())
+
+    def _connected_status(self) -> BrokerStatus:
+        if not self.blocked:
+            return BrokerStatus(BrokerState.CONNECTED)
+        return BrokerStatus(BrokerState.BLOCKED, str(blocked_error(self.where, self.blocked)))
 
     def _report(self, status: BrokerStatus) -> None:
         # A listener's own error must not end the thread that keeps the heartbeats going.

@@ -19,7 +19,7 @@ def describe(error: BaseException) -> str:
     """Return the innermost cause in a few words; pika wraps the system's errors twice."""
     inner = _innermost(error)
     if isinstance(inner, pika_errors.ConnectionBlockedTimeout):
-        return "the broker blocks publishers (memory or disk alarm)"
+        return "RabbitMQ refuses publishers (memory or disk alarm)"
     if isinstance(inner, pika_errors.ConnectionClosed):
         return f"closed by the broker: {inner.reply_text}"
     if isinstance(inner, OSError):

@@ -11,13 +11,14 @@ import re
 import ssl
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
 from broker.rabbit.pika_setup import verifying_context
 from common.errors import BrokerError
 from common.protocol.naming import runs_regex
+from common.urls import BROKER, HTTP, ServerUrl, parse_url
 
 TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 64  # two for each worker
@@ -48,6 +49,13 @@ def permission(name: str, site: str) -> Permission:
     return Permission("^$", rf"^fccl\.{runs}\.updates\.{own}$", rf"^fccl\.{runs}\.tasks\.{own}$")
 
 
+def default_url(broker: ServerUrl) -> str:
+    """Return the URL of the API where the configuration names none."""
+    tls = broker.scheme == "amqps"
+    host = f"[{broker.host}]" if ":" in broker.host else broker.host
+    return f"{'https' if tls else 'http'}://{host}:{TLS_PORT if tls else PORT}"
+
+
 class ManagementApi:
     """A client of the management API, as the user of the broker's URL.
 
@@ -59,17 +67,15 @@ class ManagementApi:
     """
 
     def __init__(self, broker_url: str, url: str | None = None, ca: str | None = None) -> None:
-        parts = urlsplit(broker_url)
-        tls = parts.scheme == "amqps"
-        default = f"{'https' if tls else 'http'}://{parts.hostname}:{TLS_PORT if tls else PORT}"
-        self.url = (url or default).rstrip("/")
-        self._vhost = unquote(parts.path[1:]) or "/"
+        broker = parse_url(broker_url, BROKER)
+        self.url = parse_url(url or default_url(broker), HTTP).shown.rstrip("/")
+        self._vhost = broker.vhost
         verify: ssl.SSLContext | bool = (
             verifying_context(ca) if self.url.startswith("https://") else True
         )
         self._http = httpx.Client(
             base_url=f"{self.url}/api/",
-            auth=(unquote(parts.username or "guest"), unquote(parts.password or "guest")),
+            auth=(broker.user or "guest", broker.password or "guest"),
             timeout=TIMEOUT_S,
             verify=verify,
             trust_env=False,  # the API is in our own network: no proxy

@@ -10,6 +10,7 @@ from pika import spec
 
 from common.errors import BrokerError
 from common.tls import verification
+from common.urls import BROKER, UrlError, parse_url
 
 HEARTBEAT_SECONDS = 20
 CONNECT_SECONDS = 5.0
@@ -45,15 +46,18 @@ def make_parameters(url: str, ca: str | None = None) -> pika.ConnectionParameter
             not repeat the URL, which has a password.
     """
     try:
-        if not url.startswith(("amqp://", "amqps://")):
-            raise ValueError
+        server = parse_url(url, BROKER)
+    except UrlError as error:
+        raise BrokerError(f"broker.url {error.what}", error.remedy) from None
+    try:
         parameters = pika.URLParameters(url)
-    except Exception:
+    except Exception:  # its text may repeat the password
         raise BrokerError(
-            "broker.url cannot be read", "write amqp://user:password@host:port/vhost"
+            "broker.url has an option after its ? with a value that pika refuses",
+            f"write {BROKER.example}",
         ) from None
-    if url.startswith("amqps://"):
-        parameters.ssl_options = pika.SSLOptions(verifying_context(ca), parameters.host)
+    if server.scheme == "amqps":
+        parameters.ssl_options = pika.SSLOptions(verifying_context(ca), server.host)
     parameters.heartbeat = HEARTBEAT_SECONDS
     parameters.blocked_connection_timeout = BLOCKED_SECONDS
     parameters.socket_timeout = parameters.stack_timeout = CONNECT_SECONDS

@@ -15,10 +15,14 @@ import pika
 from pika import exceptions as pika_errors
 from pika.adapters.blocking_connection import BlockingConnection
 
+from broker.protocol import BrokerBlocked
+from broker.rabbit.alarm import blocked_error, watch_alarms
 from broker.rabbit.errors import channel_error, connect_error
 from broker.rabbit.pika_setup import make_parameters, prepare_pika
 from common.errors import BrokerError, BrokerLoginError
 
+ALARM_SECONDS = 0.5
+"""Wait for the notice of an alarm, which follows the first message."""
 _NOT_ALLOWED, _NOT_FOUND = 403, 404
 
 
@@ -29,6 +33,8 @@ class ProbeResult:
     Attributes:
         may_declare: Whether this user may declare queues of the prefix; None without a prefix.
         queues: Number of ready messages by queue, for the queues that exist.
+        alarm: Why it takes no messages from publishers; None while it does, without a prefix, and
+            for a user who may not publish to the default exchange.
     """
 
     product: str  # normally `RabbitMQ`
@@ -36,6 +42,7 @@ class ProbeResult:
     user: str
     may_declare: bool | None
     queues: dict[str, int]
+    alarm: BrokerBlocked | None = None
 
 
 def probe(
@@ -71,6 +78,7 @@ def probe(
             str(parameters.credentials.username),
             _may_declare(connection, prefix) if prefix else None,
             _waiting(connection, queues),
+            _alarm(connection, f"{parameters.host}:{parameters.port}") if prefix else None,
         )
     except (pika_errors.AMQPError, OSError) as error:
         raise channel_error(error) from None
@@ -122,6 +130,28 @@ def _waiting(connection: BlockingConnection, queues: Iterable[str]) -> dict[str,
             if error.reply_code not in (_NOT_ALLOWED, _NOT_FOUND):
                 raise
     return found
+
+
+def _alarm(connection: BlockingConnection, where: str) -> BrokerBlocked | None:
+    """Return the error of publishers, if RabbitMQ is in alarm; it says so to those who publish.
+
+    The message is for a queue that does not exist, so none is stored.
+    """
+    reasons: list[str] = []
+    watch_alarms(connection, reasons.append, lambda: None)
+    channel = connection.channel()
+    channel.confirm_delivery()
+    try:
+        channel.basic_publish("", f"fccl.probe.{secrets.token_hex(16)}", b"", mandatory=True)
+    except pika_errors.UnroutableError:  # in an alarm the first message is still taken
+        connection.process_data_events(time_limit=ALARM_SECONDS)
+    except pika_errors.ChannelClosedByBroker as error:
+        if error.reply_code != _NOT_ALLOWED:
+            raise
+    except pika_errors.AMQPError:
+        if not reasons:
+            raise
+    return blocked_error(where, reasons[0]) if reasons else None
 
 
 def _close(connection: pika.BlockingConnection) -> None:

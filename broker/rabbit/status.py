@@ -46,6 +46,9 @@ class JoinedStatus:
         lost = [each for each in self._connections.values() if each.state is BrokerState.LOST]
         if lost:
             return lost[0]
+        known = self._connections.values()
+        if blocked := [each for each in known if each.state is BrokerState.BLOCKED]:
+            return blocked[0]
         if self._missing:
             return BrokerStatus(BrokerState.WAITING, self._missing)
         return _CONNECTED

@@ -11,6 +11,7 @@ import click
 from cli.options import config_option, find_config
 from common.config import loader
 from common.errors import ConfigError
+from common.text import one_line
 
 TIMEOUT_S = 5.0
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - asked
@@ -35,7 +36,7 @@ def command(config_path: Path | None, port: int | None, host: str | None, live: 
         )
     host = host or operations.bind
     healthy, text = request(WILDCARD_HOSTS.get(host, host), port, "/livez" if live else "/readyz")
-    click.echo(text, nl=False, err=not healthy)
+    click.echo("\n".join(map(one_line, text.splitlines())), err=not healthy)
     sys.exit(0 if healthy else 1)
 
 
@@ -46,7 +47,7 @@ def request(host: str, port: int, path: str) -> tuple[bool, str]:
         connection.request("GET", path)
         answer = connection.getresponse()
         text = answer.read(10_000).decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, UnicodeError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         return False, f"no answer from {host}:{port}: {reason}\n"
     finally:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import config_option, find_config, run_option
+from cli.signals import close_on_signals
 from common.config import loader
 from common.errors import ConfigError
 from common.run_directory import recorded_run
 from common.store.embedded import read_address
 from common.store.store import Store, connect
+from common.urls import HTTP, UrlError, parse_url
 from tui.data.replay import FASTEST, SLOWEST, SPEED, Replay
 
 if TYPE_CHECKING:
@@ -47,12 +49,14 @@ WEB_DRIVER = "TEXTUAL_DRIVER"  # set by textual-serve: the terminal is then a br
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address on which --web listens. Everybody who reaches it can watch.",
+    help="Address on which --web listens. Except on loopback, the URL has a secret.",
 )
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--read-only", is_flag=True, help="Disable the keys that change the run.")
 @click.option(
-    "--controls", is_flag=True, help="With --web: allow everybody who reaches it to change the run."
+    "--controls",
+    is_flag=True,
+    help="With --web: allow everybody who knows its URL to change the run.",
 )
 @click.option("--public-url", help="URL at which browsers reach --web, if not http://HOST:PORT.")
 def command(
@@ -77,14 +81,16 @@ def command(
     controllable = controls if web else not read_only
     chosen = choose_run(config_path, directory, recorded, speed, controllable)
     if web:
-        _serve(chosen.command_line, chosen.name, host, port, public_url)
+        _serve(chosen.command_line, chosen.name, host, port, public_url, controls)
         return
     if not (sys.stdin.isatty() and sys.stdout.isatty()) and WEB_DRIVER not in os.environ:
         raise ConfigError(
             "`fccl tui` needs a terminal",
             "use `fccl status` to print the state once, `fccl tui --web` for a browser",
         )
-    chosen.create_app().run()
+    app = chosen.create_app()
+    close_on_signals(app.exit)
+    app.run()
 
 
 @dataclass(frozen=True)
@@ -153,26 +159,34 @@ def _replay(directory: Path, speed: float) -> ShownRun:
 
 
 def _serve(
-    command_line: list[str], name: str, host: str, port: int, public_url: str | None
+    command_line: list[str],
+    name: str,
+    host: str,
+    port: int,
+    public_url: str | None,
+    controllable: bool,
 ) -> None:
-    import logging
+    from cli.control.web_server import WebServer, is_wildcard, needs_secret, new_secret
 
-    from aiohttp.web import Application
-    from textual_serve.server import Server
-
-    class QuietServer(Server):
-        """Server that prints only its address and errors."""
-
-        def initialize_logging(self) -> None:
-            logging.basicConfig(level="WARNING", format="fccl: %(message)s")
-
-        async def on_startup(self, app: Application) -> None:
-            click.echo(f"run {name} at {self.public_url}; Ctrl-C ends it")
-
-    shell_command = shlex.join(command_line)
-    server = QuietServer(shell_command, host, port, title=f"fccl {name}", public_url=public_url)
+    url = _check_public_url(public_url)
+    if url is None and is_wildcard(host):
+        raise ConfigError(
+            f"--host {host} names no address that browsers can open",
+            f"give --public-url http://NAME:{port} as well",
+        )
+    secret = new_secret() if needs_secret(host, url, controllable) else ""
+    server = WebServer(shlex.join(command_line), name, host, port, url, secret)
     try:
         server.serve()
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{host}:{port}: {reason}", "choose another --port") from None
+
+
+def _check_public_url(text: str | None) -> str | None:
+    if text is not None:
+        try:
+            parse_url(text, HTTP)
+        except UrlError as error:
+            raise ConfigError(f"--public-url {error.what}", error.remedy) from None
+    return text

@@ -15,7 +15,7 @@ import threading
 import traceback
 from pathlib import Path
 
-from cli import out_of_memory
+from cli import expected_errors
 from cli.child_messages import MessageKind, MessageOutput
 from cli.exit_codes import INTERRUPTED
 from cli.jsonlog import JsonLog
@@ -93,8 +93,8 @@ def run_child(config: FederationConfig, mode: str, terminal: str) -> int:
     except KeyboardInterrupt:
         line, code = "fccl: interrupted", INTERRUPTED
     except BaseException as error:
-        if (lack := out_of_memory.translate(error)) is not None:
-            line, code = f"fccl: {lack}", lack.exit_code
+        if (expected := expected_errors.translate(error)) is not None:
+            line, code = f"fccl: {expected}", expected.exit_code
         else:
             traceback.print_exc()
             line, code = f"fccl: {type(error).__name__}: {error}", 1

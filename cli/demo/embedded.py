@@ -14,6 +14,7 @@ from pathlib import Path
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, UPDATE_QUEUE_BYTES
 from cli.run.job import host_name
+from common.clock import steady_clock
 from common.config.config import IncrementalConfig
 from common.paths import cache_dir
 from common.protocol.feed import Event
@@ -110,7 +111,7 @@ class EmbeddedFederation:
                 self._run,
                 EmbeddedBroker(self._server),
                 self.store.connect(),
-                time.time,
+                steady_clock(),
                 users={LOCAL_SITE: LOCAL_SITE},
                 on_event=self._callbacks.on_event,
                 volatile=True,

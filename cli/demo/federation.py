@@ -22,6 +22,7 @@ from common.config.config import FederationConfig
 from common.evaluation.metric_info import MAIN_METRIC, METRICS
 from common.protocol.fields import RowKind
 from coordinator.service import RunOutcome
+from coordinator.storage.run import Run
 from learning.training.device import detect
 
 SUMMARY_METRICS = {**MAIN_METRIC, "sft": METRICS["sft"][1]}  # perplexity is better known
@@ -41,38 +42,43 @@ def run_federation(
     begun = time.time()
     check_plugins(config, output)
     tasks = LocalTasks(output.progress, output.print)
-    run = session.open_run(config, mode, tasks, output, on_set_aside=lambda old: None)
-    callbacks = FederationCallbacks(output.print_event, on_progress=output.progress)
-    federation = EmbeddedFederation(
+    with session.opened_run(config, mode, tasks, output, on_set_aside=lambda old: None) as run:
+        federation = _make_federation(run, tasks, config, output)
+        store = federation.store
+        store.start()
+        try:
+            store.write_address(run.directory)
+            output.print(f"watch it from another terminal: fccl tui --run {run.directory}")
+            if screen is not None:
+                screen.started(store.url, run.directory)
+            handle_signals([federation.stop_requested, federation.abandon_task])
+            federation.start()
+            outcome = federation.join()
+            report = session.conclude(run, outcome, tasks, output)
+            if report is not None:
+                _print_report(run.directory, report, output)
+            output.print(f"took {time.time() - begun:.0f} s")
+            if screen is not None:
+                screen.finished(summarize(outcome, report))
+        finally:
+            store.close()
+    return session.exit_code(outcome)
+
+
+def _make_federation(
+    run: Run, tasks: LocalTasks, config: FederationConfig, output: Output
+) -> EmbeddedFederation:
+    return EmbeddedFederation(
         run,
         detect(),
         config.incremental,
         tasks.live_samples(run),
-        callbacks,
+        FederationCallbacks(output.print_event, on_progress=output.progress),
         config.broker.site_mib << 20,
         tasks.update_scores(run),
         make_evaluators(run),
         make_trackers(run),
     )
-    store = federation.store
-    store.start()
-    store.write_address(run.directory)
-    output.print(f"watch it from another terminal: fccl tui --run {run.directory}")
-    if screen is not None:
-        screen.started(store.url, run.directory)
-    try:
-        handle_signals([federation.stop_requested, federation.abandon_task])
-        federation.start()
-        outcome = federation.join()
-        report = session.conclude(run, outcome, tasks, output)
-        if report is not None:
-            _print_report(run.directory, report, output)
-        output.print(f"took {time.time() - begun:.0f} s")
-        if screen is not None:
-            screen.finished(summarize(outcome, report))
-    finally:
-        store.close()
-    return session.exit_code(outcome)
 
 
 def _print_report(directory: Path, report: Path, output: Output) -> None:

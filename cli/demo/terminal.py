@@ -74,6 +74,8 @@ class _DemoSession:
     def run(self) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # without a terminal there is no screen
         self._output.print(STARTING)
         while self._poll() and self._started is None:
             time.sleep(POLL_S)

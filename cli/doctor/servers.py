@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from urllib.parse import unquote, urlsplit
 
 import httpx
 
 from broker.protocol import Site, Topology
+from broker.rabbit.management import default_url
 from broker.rabbit.probe import probe
 from cli.doctor.checks import CheckContext, CheckResult
 from common.byte_sizes import format_bytes
 from common.errors import BrokerError, StoreError
 from common.software import software_version
 from common.store.errors import StorePermissionError
-from common.store.store import Store, connect, host_and_port
+from common.store.store import Store, connect
 from common.tls.verification import verifying_context
+from common.urls import BROKER, HTTP, STORE, parse_url
 from worker.site.run_discovery import OVER, read_info
 
 PREFIX = "fccl."  # of the queues and exchanges of every run
@@ -25,7 +26,6 @@ PINGS = 5
 SLOW_MS = 200.0
 SKEW_WARN_S, SKEW_FAIL_S = 5.0, 60.0  # task deadlines and receipts depend on both clocks
 FULL = 0.8  # share of its memory limit
-MANAGEMENT_PORT = 15672
 MANAGEMENT_SECONDS = 5.0
 _NO_STORE = "unknown without the store"
 
@@ -35,13 +35,16 @@ def check_broker(context: CheckContext) -> CheckResult:
     broker = context.config.broker
     coordinator = context.side == "coordinator"
     server = probe(broker.url, broker.ca, prefix=PREFIX if coordinator else "")
-    text = f"{server.product} {server.version} at {_where(broker.url)}, user {server.user}"
+    address = parse_url(broker.url, BROKER).address
+    text = f"{server.product} {server.version} at {address}, user {server.user}"
     text += ", over TLS" if broker.url.startswith("amqps://") else ""
     if server.may_declare is False:
         return CheckResult(
             "broker", "fail", f"{text}, who may not declare queues",
             f"give it permission to configure {RIGHTS}, or set broker.url to a user who has it",
         )  # fmt: skip
+    if server.alarm is not None:
+        return CheckResult("broker", "fail", f"{text}: {server.alarm.what}", server.alarm.remedy)
     if text_and_remedy := transport_problem(broker.url, broker.ca, "broker", "amqps"):
         return CheckResult("broker", "warn", f"{text}; {text_and_remedy[0]}", text_and_remedy[1])
     return CheckResult("broker", "ok", text)
@@ -51,13 +54,13 @@ def check_management(context: CheckContext) -> CheckResult:
     """Check RabbitMQ's management API, with which `fccl invite` creates users."""
     name, remedy = "management", "only `fccl invite` needs it: set broker.management"
     broker = context.config.broker
-    parts = urlsplit(broker.url)
-    url = (broker.management or f"http://{parts.hostname}:{MANAGEMENT_PORT}").rstrip("/")
-    where = host_and_port(url).rpartition("//")[2]
+    server = parse_url(broker.url, BROKER)
+    url = (broker.management or default_url(server)).rstrip("/")
+    where = parse_url(url, HTTP).address
     try:
         answer = httpx.get(
             f"{url}/api/whoami",
-            auth=(unquote(parts.username or "guest"), unquote(parts.password or "guest")),
+            auth=(server.user or "guest", server.password or "guest"),
             timeout=MANAGEMENT_SECONDS,
             verify=verifying_context(broker.ca),
             trust_env=False,  # the federation's own server is reached without a proxy
@@ -168,6 +171,8 @@ def check_run(context: CheckContext) -> CheckResult:
             return CheckResult("run", "warn", text, remedy)
         return CheckResult("run", "ok", text)
     text = f"run {name} ({run}) is {info.status}, version {info.version}/{info.total_versions}"
+    if info.status == "waiting":
+        text += f" ({info.detail})"
     if info.software and info.software != software_version():
         return CheckResult(
             "run", "warn", f"{text}, by {info.software}; here is {software_version()}",
@@ -191,21 +196,14 @@ def transport_problem(
     url: str, ca: str | None, section: str, secure: str
 ) -> tuple[str, str] | None:
     """Return a problem with the protection of a connection and its remedy; None if it is safe."""
-    parts = urlsplit(url)
-    if parts.scheme == secure:
+    server = parse_url(url, BROKER if section == "broker" else STORE)
+    if server.scheme == secure:
         return None
     if ca is not None:
         return f"{section}.ca is set but not used", f"write {section}.url with {secure}://"
-    host = parts.hostname or "127.0.0.1"
-    if host in ("localhost", "::1") or host.startswith("127."):
+    if server.is_loopback:
         return None
     return (
         "passwords and updates travel unencrypted",
         f"use TLS: `fccl certs`, and {section}.url with {secure}://",
     )
-
-
-def _where(url: str) -> str:
-    """Return host:port of a URL, without its credentials."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from common.protocol.fields import one_line
 from common.protocol.versions import CurrentModel
+from common.text import one_line
 
 if TYPE_CHECKING:
     from worker.incremental.serving.predictor import Prediction

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import click
 from rich.console import Console
 
 from cli.learn.answers import Answers, blocks, choose_label, clean, numbered
 from cli.learn.location import InboxLocation
+from cli.signals import Terminated
 from common.errors import DataError
 from worker.incremental.inbox import record_parser
 from worker.incremental.inbox.inbox import Inbox, ItemStatus
@@ -43,12 +43,15 @@ class Conversation:
 
     def run(self) -> None:
         """Take turns until the user ends the conversation with Ctrl-D or Ctrl-C."""
-        with suppress(EOFError, KeyboardInterrupt):
+        try:
             while True:
                 click.echo()
                 if text := self._read_line("> ").strip():
                     self._turn(text)
-        click.echo()
+        except Terminated:
+            raise
+        except (EOFError, KeyboardInterrupt):
+            click.echo()
 
     def _turn(self, text: str) -> None:
         answers = self._answer(text)
@@ -132,6 +135,8 @@ class Conversation:
         try:
             with Console(stderr=True).status("in the inbox, waiting for the worker …"):
                 found = [self._wait(item) for item in items]
+        except Terminated:
+            raise
         except KeyboardInterrupt:  # ends the waiting, not the conversation
             click.echo("\nno longer waiting; it stays in the inbox")
             return False

@@ -22,7 +22,7 @@ from rich.text import Text
 from cli.learn.answers import clean
 from cli.learn.location import StateLocation, inbox_options, locate_state, no_worker_yet
 from common.errors import DataError
-from common.protocol.fields import one_line
+from common.text import one_line
 from tui.formatting import format_duration
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox

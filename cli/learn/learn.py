@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import stat
 import sys
 import time
@@ -17,7 +16,8 @@ from typing import BinaryIO
 import click
 from rich.console import Console
 
-from cli.exit_codes import INTERRUPTED
+from cli import streams
+from cli.exit_codes import INTERRUPTED, OUTPUT_LOST
 from cli.learn.ingest import CHUNK, Ingester, LineCounts, read_lines
 from cli.learn.location import (
     InboxLocation,
@@ -196,8 +196,7 @@ def _learn_many(location: InboxLocation, parser: ItemParser, what: str, as_json:
         most = 1 if source.live else CHUNK
         chunk = min(most, location.limits.items_per_minute, location.limits.max_waiting)
         try:
-            with _sigterm_interrupts():
-                ingester.ingest(read_lines(source.file, max_json_bytes(location.limits)), chunk)
+            ingester.ingest(read_lines(source.file, max_json_bytes(location.limits)), chunk)
         except DataError as error:
             printer.warn(f"stopped at line {ingester.line}: {error}")
             printer.totals(ingester.counts)
@@ -207,10 +206,10 @@ def _learn_many(location: InboxLocation, parser: ItemParser, what: str, as_json:
             printer.warn(f"interrupted{after}")
             printer.totals(ingester.counts)
             return INTERRUPTED
-        except BrokenPipeError:  # click ends the process, with exit code 1
+        except _ReaderGone:
             counts = ingester.counts.text()
             printer.warn(f"standard output was closed; {location.client}: {counts}")
-            raise
+            return OUTPUT_LOST
         except OSError as error:
             printer.totals(ingester.counts)
             raise DataError(f"{what} can no longer be read: {error.strerror}") from None
@@ -218,16 +217,6 @@ def _learn_many(location: InboxLocation, parser: ItemParser, what: str, as_json:
         raise DataError(f"{what} has no lines", "write a JSON object on each line")
     printer.totals(ingester.counts)
     return DataError.exit_code if ingester.counts.refused else 0
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt as Ctrl-C does, so that the totals are printed."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _wait(line: int, seconds: float) -> None:
@@ -269,6 +258,10 @@ def _short(what: str) -> str:
     return repr(what if len(what) <= 80 else what[:77] + "…")
 
 
+class _ReaderGone(Exception):
+    """The program that waits for the results of a live source reads no more."""
+
+
 @dataclass(frozen=True)
 class _Printer:
     """Printer of the results of lines: all of a live source, else only the refusals."""
@@ -278,14 +271,15 @@ class _Printer:
     every_line: bool
 
     def result(self, line: int, result: ItemResult) -> None:
+        reason = f": {result.reason}" if result.reason else ""
         if self.as_json:
             click.echo(_to_json(line, result, self.location.client))
-            return
-        reason = f": {result.reason}" if result.reason else ""
-        if result.state == "refused":
+        elif result.state == "refused":
             click.echo(f"line {line}: {result.reason}", err=True)
         elif self.every_line:
             click.echo(f"line {line}: {result.state}{reason}")
+        if self.every_line and not streams.has_reader():
+            raise _ReaderGone
 
     def warn(self, text: str) -> None:
         click.echo(f"fccl learn: {text}", err=True)

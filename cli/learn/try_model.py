@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from cli import streams
+from cli.exit_codes import OUTPUT_LOST
 from cli.learn.answers import Answers, blocks, fields, line
 from cli.learn.location import InboxLocation, inbox_options, locate_inbox, task_option
 from common.paths import cache_dir
@@ -91,6 +93,8 @@ def command(
                 click.echo(json.dumps(fields(answers, location.client)))
             else:
                 click.echo("\n".join(blocks(answers)) if text is not None else line(answers))
+            if not streams.has_reader():
+                sys.exit(OUTPUT_LOST)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from cli.options import plain_option
 from common.errors import ConfigError, RunError
 from common.paths import cache_dir
 from common.run_directory.recorded_run import RecordedRun, read_run
+from common.start_lock import only_start
 
 if TYPE_CHECKING:
     from learning.models.export import ExportSummary, Precision
@@ -67,7 +68,8 @@ def command(
     if site is not None:
         check_target(run)
         refuse_with_site({"RUN": out, "--version": version, "--merge": merge, "--dtype": dtype})
-        export_delivered(site, state, run, with_base=with_base, best=best, output=Output(plain))
+        with only_start(run):
+            export_delivered(site, state, run, with_base=with_base, best=best, output=Output(plain))
         return
     if out is None:
         raise click.UsageError("Missing argument 'OUT'.")
@@ -76,15 +78,28 @@ def command(
     chosen = recorded.choose_version(find_best(recorded, version) if best else version)
     whole = merge or recorded.config.model.lora is None
     check_options(whole, dtype, with_base)
+    with only_start(out):
+        _export(recorded, chosen, merge, dtype, with_base, out, Output(plain))
+
+
+def _export(
+    run: RecordedRun,
+    version: int,
+    merge: bool,
+    dtype: str | None,
+    with_base: bool | None,
+    out: Path,
+    output: Output,
+) -> None:
     from evaluation.export.export import ExportOptions, export_version
     from preparation.base_model import find_base_model
 
-    output = Output(plain)
-    base_path = find_base_model(recorded.base, cache_dir(), output.progress)
-    options = ExportOptions(chosen, merge, cast("Precision | None", dtype), with_base)
-    written = export_version(recorded, base_path, options, out)
+    check_target(out)  # another export may have ended just now
+    base_path = find_base_model(run.base, cache_dir(), output.progress)
+    options = ExportOptions(version, merge, cast("Precision | None", dtype), with_base)
+    written = export_version(run, base_path, options, out)
     output.end_progress()
-    output.print(f"version {chosen} of {run} is in {out}: {describe(written)}")
+    output.print(f"version {version} of {run.directory} is in {out}: {describe(written)}")
     output.print(f"how to use it: {out / 'README.md'}")
 
 

@@ -11,6 +11,7 @@ import click
 from cli.console import Output
 from cli.options import plain_option
 from common.errors import ConfigError
+from common.start_lock import only_start
 
 
 @click.command()
@@ -72,11 +73,12 @@ def command(
 
     job = prune_job.PruneJob(model, out, kept_layers, heads, ffn, data, rows, max_length)
     output = Output(plain)
-    if as_json:
-        figures = prune_job.run(job, lambda text, done: None, lambda line: None)
-    else:
-        figures = prune_job.run(job, output.progress, output.print)
-        output.end_progress()
+    with only_start(out):
+        if as_json:
+            figures = prune_job.run(job, lambda text, done: None, lambda line: None)
+        else:
+            figures = prune_job.run(job, output.progress, output.print)
+            output.end_progress()
     if as_json:
         click.echo(json.dumps(figures, indent=2))
     else:

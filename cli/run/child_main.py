@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cli import jsonlog, out_of_memory
+from cli import expected_errors, jsonlog
 from cli.child_messages import MessageKind, MessageOutput
 from cli.exit_codes import INTERRUPTED
 from cli.jsonlog import JsonLog
@@ -80,8 +80,8 @@ def main(task: str) -> None:
         code = INTERRUPTED
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in `_send_error`
-        if (lack := out_of_memory.translate(error)) is not None:
-            _send_error(output, lack)
+        if (expected := expected_errors.translate(error)) is not None:
+            _send_error(output, expected)
         else:
             jsonlog.write_crash(error)
             code = 1

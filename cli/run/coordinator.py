@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -32,10 +32,12 @@ from cli.run.child_plugins import check_plugins, make_evaluators, make_trackers
 from cli.run.child_tasks import ChildTasks
 from cli.run.health_server import COORDINATOR_LIMIT_S, ProcessStatus, serve_status
 from cli.signals import handle_signals
+from common.clock import steady_clock
 from common.config import loader
 from common.config.config import FederationConfig
 from common.protocol.naming import LOCAL_SITE
 from common.store.store import Store, connect
+from common.urls import BROKER, parse_url
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.publish.delivery import DeliveryPublisher
 from coordinator.service import Service
@@ -78,16 +80,20 @@ def _serve(config: FederationConfig, mode: str, output: Output, status: ProcessS
     store = connect(config.store.url, ca=config.store.ca)
     tasks = ChildTasks(output)
     broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
-    try:
-        run = session.open_run(
-            config, mode, tasks, output, lambda old: session.delete_queues(config, broker, old)
-        )
+
+    def delete_queues(old: str) -> None:
+        session.delete_queues(config, broker, old)
+
+    with (
+        closing(broker),
+        session.opened_run(config, mode, tasks, output, delete_queues) as run,
+    ):
         output.set_context(run=run.run_id)
         service = Service(
             run,
             broker,
             store,
-            time.time,
+            steady_clock(),
             users={LOCAL_SITE: parse_user(config.broker.url)},
             access=make_site_access(config, store),
             on_event=output.print_event,
@@ -105,8 +111,6 @@ def _serve(config: FederationConfig, mode: str, output: Output, status: ProcessS
         outcome = service.serve(stop)
         status.set_over()
         path = session.conclude(run, outcome, tasks, output)
-    finally:
-        broker.close()
     if path is not None:
         output.print(path.read_text(encoding="utf-8"))
         output.print(f"report: {path}")
@@ -121,4 +125,4 @@ def make_site_access(config: FederationConfig, store: Store) -> SiteAccess:
 
 def parse_user(url: str) -> str:
     """Return the user of an AMQP URL; RabbitMQ's default if it names none."""
-    return unquote(urlsplit(url).username or "guest")
+    return parse_url(url, BROKER).user or "guest"

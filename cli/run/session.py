@@ -6,9 +6,10 @@ Tasks that need a model are passed in as `ModelTasks`: the demo performs them in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from broker.protocol import Broker, Site, Topology
 from cli.checks import invited_clients
@@ -18,13 +19,14 @@ from common.config.config import FederationConfig
 from common.config.effect import check_effect
 from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import BaseRef
+from common.start_lock import StartLock
 from coordinator.core.state import Plan
 from coordinator.samples_source import SamplesSource
 from coordinator.scores_source import ScoreSource
 from coordinator.service import RunOutcome
 from coordinator.sites.registry import SiteRegistry
 from coordinator.storage import run as runs
-from coordinator.storage.run import Run
+from coordinator.storage.run import Run, StartMode
 
 
 class ModelTasks(Protocol):
@@ -47,6 +49,33 @@ class ModelTasks(Protocol):
 
     def write_report(self, run: Run) -> Path:
         """Write the final report and return the path of its Markdown file."""
+
+
+@contextmanager
+def opened_run(
+    config: FederationConfig,
+    mode: str,
+    tasks: ModelTasks,
+    output: Output,
+    on_set_aside: Callable[[str], None],
+) -> Iterator[Run]:
+    """Create or continue the configured run, and keep it from being replaced during the block.
+
+    While a run is created, any other start is refused. While it is served, only one that would
+    replace it is: a second coordinator takes the run over, which the journal's epoch makes safe.
+
+    Raises:
+        RunError: Another start is at work, or `mode` does not fit what it has left.
+    """
+    lock = StartLock(config.run.path)
+    lock.acquire(shared=mode != "new" and runs.run_exists(config))
+    try:
+        runs.check_mode(config, cast(StartMode, mode))
+        run = open_run(config, mode, tasks, output, on_set_aside)
+        lock.share()
+        yield run
+    finally:
+        lock.release()
 
 
 def open_run(

@@ -16,10 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
 
 import click
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from broker.rabbit.probe import probe
@@ -38,11 +36,12 @@ from cli.services.servers import Server, record_path
 from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, FcclError
+from common.start_lock import only_start
 from common.store.store import connect
+from common.urls import BROKER, HTTP, STORE, ServerUrl, parse_url
 
 AMQP_PORT, REDIS_PORT, MANAGEMENT_PORT = 5672, 6379, 15672
 MANAGEMENT_PORTS = 20  # tried in turn, from 15672 on
-LOOPBACK = ("localhost", "::1")
 NOT_RUNNING = 1
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -256,8 +255,8 @@ def _state(server: Server) -> State:
 
 def _without_password(url: str) -> str:
     """Return a URL without a password that is not the default of a server on loopback."""
-    head, at, host = url.rpartition("@")
-    return f"{head.partition('://')[0]}://{host}" if at and "guest" not in head else url
+    server = parse_url(url, BROKER if url.startswith("amqp") else STORE)
+    return url if server.user == server.password else server.shown
 
 
 def _both(folder: Path) -> tuple[Server, ...]:
@@ -296,30 +295,21 @@ def choose_port(url: str, scheme: str, default: int, option: int | None) -> int:
     """Return the port of the option, else of a plain URL on loopback, else the default."""
     if option is not None:
         return option or ports.free_port()
-    parts, port = _split(url)
-    local = parts.scheme == scheme and _is_loopback(parts.hostname or "")
-    return port or default if local else default
-
-
-def _split(url: str) -> tuple[SplitResult, int | None]:
-    parts = urlsplit(url)
-    try:
-        return parts, parts.port
-    except ValueError:
-        return parts, None
-
-
-def _is_loopback(host: str) -> bool:
-    return host in LOOPBACK or host.startswith("127.")
+    server = parse_url(url, BROKER if scheme == "amqp" else STORE)
+    return server.port if server.scheme == scheme and server.is_loopback else default
 
 
 def _management(config: FederationConfig, option: int | None) -> int | None:
     """Return the management port of the option or the configuration, or the next free one."""
     if option is not None:
         return option or ports.free_port()
-    parts, port = _split(config.broker.management or "")
-    first = port if port and _is_loopback(parts.hostname or "") else MANAGEMENT_PORT
+    server = _configured_management(config)
+    first = server.port if server.is_loopback else MANAGEMENT_PORT
     return next((p for p in range(first, first + MANAGEMENT_PORTS) if ports.is_free(p)), None)
+
+
+def _configured_management(config: FederationConfig) -> ServerUrl:
+    return parse_url(config.broker.management or f"http://{ports.HOST}:{MANAGEMENT_PORT}", HTTP)
 
 
 def _check_port(section: str, port: int) -> None:
@@ -360,7 +350,7 @@ def _print_urls(config: FederationConfig, records: dict[str, ProcessRecord]) -> 
         click.echo(
             "RabbitMQ has no management API here (its plugin is missing, or no port is free)"
         )
-    elif _split(config.broker.management or f"//_:{MANAGEMENT_PORT}")[1] != api:
+    elif _configured_management(config).port != api:
         variables["FCCL_BROKER__MANAGEMENT"] = f"http://{ports.HOST}:{api}"
     if variables:
         click.echo("these are not the configured URLs; set in every terminal that uses them:")
@@ -370,14 +360,14 @@ def _print_urls(config: FederationConfig, records: dict[str, ProcessRecord]) -> 
 
 def server_key(url: str) -> tuple[object, ...]:
     """Return a key that is equal for all spellings of the URL of one server."""
-    parts, port = _split(url)
-    host = ports.HOST if _is_loopback(parts.hostname or "") else parts.hostname
-    path = parts.path.strip("/").lower()
-    if parts.scheme == "redis":
-        return parts.scheme, parts.username, parts.password, host, port or REDIS_PORT, path or "0"
-    path = "" if path == "%2f" else path
-    user, password = parts.username or "guest", parts.password or "guest"
-    return parts.scheme, user, password, host, port or AMQP_PORT, path
+    kind = BROKER if url.startswith("amqp") else STORE
+    server = parse_url(url, kind)
+    host = ports.HOST if server.is_loopback else server.host
+    if kind is STORE:
+        path = server.path.strip("/") or "0"
+        return server.scheme, server.user, server.password, host, server.port, path
+    user, password = server.user or "guest", server.password or "guest"
+    return server.scheme, user, password, host, server.port, server.vhost
 
 
 @contextmanager
@@ -385,12 +375,8 @@ def _locked(folder: Path) -> Iterator[None]:
     """Lock the folder against a second `fccl services` while the block runs."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(folder / "lock", timeout=0):
+        with only_start(folder, folder / "lock"):
             yield
-    except Timeout:
-        raise ConfigError(
-            f"another `fccl services` is running in {folder}", "wait until it is done"
-        ) from None
     except OSError as error:
         where = error.filename or folder
         raise ConfigError(

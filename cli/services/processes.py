@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from signal import Signals
 
+from cli.signals import ending_signals
 from common.files import write_durable
 
 POLL_SECONDS = 0.02
@@ -53,22 +54,26 @@ class Process:
 
 @contextmanager
 def defer_interrupt() -> Iterator[None]:
-    """Defer a Ctrl-C until the end of the block.
+    """Defer the signals that end a command until the end of the block.
 
-    Otherwise it could come between the start of a process and its record, and that process would
-    never be stopped. This uses a handler, because a new process would inherit a signal mask.
+    Otherwise one could come between the start of a process and its record, and that process would
+    never be stopped. This uses handlers, because a new process would inherit a signal mask.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # Ctrl-C goes to the main thread only
+        yield  # signals are handled in the main thread only
         return
     received: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    before = {
+        number: signal.signal(number, lambda number, frame: received.append(number))
+        for number in ending_signals()
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if received:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), received[0])
 
 
 def spawn(role: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:

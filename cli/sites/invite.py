@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from broker.protocol import LOCAL, Site
 from cli.options import config_option, find_config
@@ -19,25 +20,36 @@ from common.config.config import FederationConfig
 from common.errors import ConfigError, JoinError
 from common.protocol.invitation import encode, format_time
 from common.store.store import connect
+from common.urls import SITE_BROKER, SITE_STORE, UrlError, parse_url
 from coordinator.sites.credentials import InvitationTerms
 from coordinator.sites.registry import SiteRegistry
 
-PORTS = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6380}
+MAX_HOURS = 10 * 366 * 24
+MAX_COUNT = 2**31 - 1
 
 
 @click.command()
 @click.argument("name", required=False)
 @config_option
 @click.option(
-    "--hours", default=72.0, show_default=True, help="Hours for which the token can be used."
+    "--hours",
+    default=72.0,
+    show_default=True,
+    type=click.FloatRange(0, MAX_HOURS, min_open=True),
+    help="Hours for which the token can be used.",
 )
 @click.option(
-    "--clients", default=1, show_default=True, help="Number of clients that the site may have."
+    "--clients",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, MAX_COUNT),
+    help="Number of clients that the site may have.",
 )
 @click.option(
     "--rows",
     default=100_000,
     show_default=True,
+    type=click.IntRange(1, MAX_COUNT),
     help="Most training rows of a client that count.",
 )
 @click.option(
@@ -72,9 +84,8 @@ def command(
         raise click.UsageError("Missing argument 'NAME'.")
     if Site(name) == LOCAL:
         raise JoinError("site local is the coordinator's own", "choose another name")
-    for option, value in (("--hours", hours), ("--clients", clients), ("--rows", rows)):
-        if value <= 0:
-            raise ConfigError(f"{option} is {value}", "give a number above 0")
+    if math.isnan(hours):
+        raise ConfigError("--hours is no number", "give e.g. 72")
     terms = InvitationTerms(
         hours=hours,
         broker=public_address(
@@ -91,12 +102,13 @@ def command(
     )
     access = make_site_access(config, connect(config.store.url, ca=config.store.ca))
     invitation = access.invite(name, terms, again=again)
-    say = Console(stderr=True, highlight=False).print
+    say = Console(stderr=True, highlight=False, markup=False).print
     say(f"site {name} is invited until {format_time(invitation.expires_at)}. On its machine, once:")
     say("")
-    say("  fccl worker --join TOKEN --data FILE", markup=False)
+    say("  fccl worker --join TOKEN --data FILE")
     say("")
-    if _is_loopback(invitation.broker) or _is_loopback(invitation.store):
+    addresses = ((invitation.broker, SITE_BROKER), (invitation.store, SITE_STORE))
+    if any(parse_url(url, kind).is_loopback for url, kind in addresses):
         say("note: these addresses work on this machine only; set broker.public_url and")
         say("store.public_url for sites on other machines")
     say("The token is a secret, and for this site only:")
@@ -109,7 +121,7 @@ def print_sites(sites: SiteRegistry) -> None:
     for site in sites.all():
         numbers = (str(site.max_clients), str(site.max_rows))
         table.add_row(
-            site.name, site.state, format_time(site.changed_at), site.host or "-", *numbers
+            site.name, site.state, format_time(site.changed_at), Text(site.host or "-"), *numbers
         )
     if not table.row_count:
         click.echo("no site has been invited")
@@ -123,37 +135,22 @@ def public_address(part: str, url: str, insecure: bool) -> str:
     Raises:
         ConfigError: The URL cannot be read, or the connection is not encrypted.
     """
-    schemes = ("amqp", "amqps") if part == "broker" else ("redis", "rediss")
+    kind = SITE_BROKER if part == "broker" else SITE_STORE
+    plain, secure = kind.ports
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        parts, host, port = SplitResult("", "", "", "", ""), None, None
-    if parts.scheme not in schemes or not host:
+        server = parse_url(url, replace(kind, options=None))  # its options stay here
+    except UrlError as error:
         raise ConfigError(
-            f"the address of the {part} for sites cannot be read",
-            f"give --{part} {schemes[1]}://HOST:{PORTS[schemes[1]]}/, or set {part}.public_url",
-        )
-    netloc = f"[{host}]" if ":" in host else host
-    address = urlunsplit(
-        (parts.scheme, f"{netloc}:{port or PORTS[parts.scheme]}", parts.path or "/", "", "")
-    )
-    if parts.scheme == schemes[0] and not insecure and not _is_loopback(address):
+            f"the address of the {part} for sites {error.what}",
+            f"give --{part} {secure}://HOST:{kind.ports[secure]}/, or set {part}.public_url",
+        ) from None
+    address = f"{server.scheme}://{server.address}{server.path or '/'}"
+    if server.scheme == plain and not insecure and not server.is_loopback:
         raise ConfigError(
             f"{address} is not encrypted",
-            f"give --{part} {schemes[1]}://… (`fccl certs`, docs/operations.md), or --insecure",
+            f"give --{part} {secure}://… (`fccl certs`, docs/operations.md), or --insecure",
         )
     return address
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _read_ca(config: FederationConfig) -> str | None:

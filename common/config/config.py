@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from common import urls
 from common.protocol.fields import (
     ROW_KINDS,
     BatchSize,
@@ -31,11 +32,12 @@ from common.protocol.fields import (
     list_to_tuple,
 )
 from common.protocol.tasks import DpoSettings, KtoSettings, LearnedTurns, LoraSpec, ModelPrecision
+from common.text import is_one_line
 
 ContributionSource = Literal["train", "holdout", "server", "federated", "cosine"]
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
+PositiveFloat = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
 def _auto_or_bool(value: Any) -> Any:
@@ -45,9 +47,19 @@ def _auto_or_bool(value: Any) -> Any:
 
 
 def _check_one_line(text: str) -> str:
-    if not text.isprintable():
+    if not is_one_line(text):
         raise ValueError("must be one line of printable characters")
     return text
+
+
+def url_of(kind: urls.UrlKind) -> AfterValidator:
+    """Return a validator of the URLs of one kind of server, which are kept as they are."""
+
+    def check(text: str) -> str:
+        urls.parse_url(text, kind)
+        return text
+
+    return AfterValidator(check)
 
 
 class Section(BaseModel):
@@ -80,20 +92,20 @@ class RunConfig(Section):
 class BrokerConfig(Section):
     """[broker]: RabbitMQ, and its management API, which creates the users of invited sites."""
 
-    url: str = "amqp://guest:guest@127.0.0.1:5672/"
+    url: Annotated[str, url_of(urls.BROKER)] = "amqp://guest:guest@127.0.0.1:5672/"
     ca: str | None = None
-    management: str | None = None
-    public_url: str | None = None
+    management: Annotated[str, url_of(urls.HTTP)] | None = None
+    public_url: Annotated[str, url_of(urls.SITE_BROKER)] | None = None
     queue_type: Literal["classic", "quorum"] = "classic"
-    site_mib: Annotated[int, Field(ge=1)] = 1024
+    site_mib: Annotated[int, Field(ge=1, le=2**30)] = 1024
 
 
 class StoreConfig(Section):
     """[store]: Redis."""
 
-    url: str = "redis://127.0.0.1:6379/0"
+    url: Annotated[str, url_of(urls.STORE)] = "redis://127.0.0.1:6379/0"
     ca: str | None = None
-    public_url: str | None = None
+    public_url: Annotated[str, url_of(urls.SITE_STORE)] | None = None
 
 
 class OperationsConfig(Section):
@@ -133,11 +145,11 @@ class DataConfig(Section):
     va: str = "synthetic"
     kto: str = "synthetic"
     cls: str = "synthetic"
-    rows: Annotated[int, Field(ge=8)] = 1500
+    rows: Annotated[int, Field(ge=8, lt=2**31)] = 1500
     labels: Annotated[tuple[ClassName, ...], BeforeValidator(list_to_tuple)] = ()
     columns: dict[str, str] = Field(default_factory=dict)
     dir: str | None = None
-    clients: Annotated[int, Field(ge=0)] = 4  # 0: all rows stay at the sites
+    clients: Annotated[int, Field(ge=0, lt=2**31)] = 4  # 0: all rows stay at the sites
     alpha: PositiveFloat = 0.5
     partition: Literal["topic", "length", "label"] = "topic"
     heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
@@ -209,7 +221,7 @@ class ScheduleConfig(Section):
     flush_s: PositiveFloat = 120.0
     lease_s: PositiveFloat = 60.0
     task_deadline_s: PositiveFloat = 3600.0
-    max_staleness: Annotated[int, Field(ge=0)] = 20
+    max_staleness: Annotated[int, Field(ge=0, lt=2**31)] = 20
 
     @property
     def buffer(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -14,8 +13,10 @@ from pydantic import ValidationError
 
 from common.config.config import FederationConfig
 from common.config.overrides import set_dotted, set_from_environment
+from common.config.toml_file import read_toml
 from common.errors import ConfigError, UnknownKeyError
 from common.protocol.wire import explain
+from common.urls import UrlError
 
 
 def load(path: Path | None, environ: Mapping[str, str] | None = None) -> FederationConfig:
@@ -72,17 +73,16 @@ def _explained(error: ValidationError, where: str, variables: Mapping[str, str])
         return UnknownKeyError(
             f"{where}: unknown key {key}", "`fccl init` writes a file with every key"
         )
+    match first.get("ctx", {}).get("error"):
+        case UrlError() as fault:
+            return ConfigError(f"{where}: {key} {fault.what}", fault.remedy)
     return ConfigError(f"{where}: {explain(error)}", "see the comments of `fccl init`")
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise ConfigError(f"{path} is a directory", "name the federation.toml in it")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist", f"`fccl init {path}` writes one") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path} is a directory", "name the federation.toml in it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error})", "check the file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}", "correct the TOML at that place") from None

@@ -7,11 +7,13 @@ settings of a site (`worker/settings/loader.py`).
 
 from __future__ import annotations
 
-import tomllib
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from common.config.toml_file import MAX_DEPTH, check_values, parse_value
 from common.errors import ConfigError
+from common.text import is_plain
 
 WORKER_PREFIX = "FCCL_WORKER__"
 """Beginning of the variables that set keys of `worker.toml`."""
@@ -34,7 +36,12 @@ def set_from_environment(table: dict[str, Any], environ: Mapping[str, str]) -> d
             continue
         if variable.startswith(WORKER_PREFIX):
             continue
+        if not variable.isascii() or not is_plain(environ[variable]):
+            shown = ascii(variable)[1:81]
+            raise ConfigError(f"{shown} has a character that is not allowed", "check its name")
         *parents, leaf = variable.removeprefix("FCCL_").lower().split("__")
+        if len(parents) > MAX_DEPTH:
+            raise ConfigError(f"{variable[:80]}… has too many levels", "check its name")
         node: Any = table
         for depth, key in enumerate(parents, 1):
             if isinstance(node, dict) and key not in node:  # a table that the file does not have
@@ -63,18 +70,12 @@ def set_dotted(table: dict[str, Any], dotted: str, value: Any, where: str) -> No
     node[leaf] = value
 
 
-def parse_value(text: str) -> Any:
-    """Return the value of an environment variable, in TOML; a bare word is a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
 def _child(node: Any, key: str, where: str) -> Any:
     if isinstance(node, list):
-        if not key.isdigit() or int(key) >= len(node):
-            raise ConfigError(f"{where}: the file has no entry {key} there", "check the number")
+        if not re.fullmatch(r"[0-9]{1,4}", key) or int(key) >= len(node):
+            raise ConfigError(
+                f"{where[:80]}: the file has no entry {key[:20]} there", "check the number"
+            )
         return node[int(key)]
     if not isinstance(node, dict):
         raise ConfigError(f"{where}: there is no table above {key}", "check the file")
@@ -89,4 +90,6 @@ def _assign(node: Any, leaf: str, text: str, variable: str) -> None:
         raise ConfigError(
             f"{variable}: the number of the entry is missing", "e.g. FCCL_PHASE__0__LR"
         )
-    node[leaf] = parse_value(text)
+    value = parse_value(text)
+    check_values({leaf: value}, lambda key: variable)
+    node[leaf] = value

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from common.document.blocks import Block
 from common.document.markdown import to_markdown
-from common.protocol.fields import one_line
+from common.text import one_line
 
 
 def to_html(blocks: Sequence[Block], title: str, pictures: Mapping[str, bytes]) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
-from common.protocol.fields import one_line
+from common.text import one_line
 
 _MARKUP = re.compile(r"[\\`*\[\]<>#|&~]|(?<![^\W_])_|_(?![^\W_])")
 

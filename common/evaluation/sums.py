@@ -17,8 +17,10 @@ from common.protocol.fields import Count, Record, RowKind, list_to_tuple
 
 Sum = Annotated[float, Field(allow_inf_nan=False)]
 NonNegativeSum = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-MAX_CLASSES = 64
+MAX_SENT_CLASSES = 64
 """Most classes of which a confusion matrix is sent: its rows must fit into a message's header."""
+MAX_CLASSES = 1000
+"""Most classes of which there is a confusion matrix: as many as a run may have."""
 
 _ConfusionRow = Annotated[
     tuple[Count, ...], Field(max_length=MAX_CLASSES), BeforeValidator(list_to_tuple)
@@ -45,7 +47,8 @@ class EvaluationSums(Record):
         good: Number of answers that are rated good (kto).
         reward_good, reward_bad: Sum of the rewards of good and of bad answers (kto).
         correct: Number of texts that are classified correctly (cls).
-        confusion: The confusion matrix (cls); empty where there are more than `MAX_CLASSES`.
+        confusion: The confusion matrix (cls); empty in what is sent where there are more than
+            `MAX_SENT_CLASSES`.
     """
 
     rows: Count
@@ -61,6 +64,15 @@ class EvaluationSums(Record):
     reward_bad: Sum = 0.0
     correct: Count = 0
     confusion: Confusion = ()
+
+    @property
+    def sendable(self) -> bool:
+        """Whether the confusion matrix, if there is one, fits into a message."""
+        return len(self.confusion) <= MAX_SENT_CLASSES
+
+    def to_send(self) -> EvaluationSums:
+        """Return the sums without a confusion matrix that is too large for a message."""
+        return self if self.sendable else self.model_copy(update={"confusion": ()})
 
     @model_validator(mode="after")
     def _add_up(self) -> EvaluationSums:

@@ -1,14 +1,15 @@
 """HTTP server of a long-running process for `/metrics`, `/livez` and `/readyz`.
 
 It is read-only, shows no secrets, and is off unless `operations.metrics_port` is set. Probes answer
-200, or 503 with a reason on each line.
+200, or 503 with a reason on each line. On loopback it answers only to names of loopback: a web page
+may have a name that resolves here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -20,9 +21,8 @@ from prometheus_client.registry import Collector
 from common.config.config import OperationsConfig
 from common.errors import ConfigError
 from common.operations.health import Health
-from common.operations.http_server import ThreadedHTTPServer
-
-REQUEST_S = 10.0  # a client that sends nothing is disconnected
+from common.operations.http_server import LOOPBACK_NAMES, ThreadedHTTPServer, host_name
+from common.urls import is_loopback
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -50,11 +50,18 @@ def gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=float(value))
 
 
-def application(metrics: CollectorRegistry, health: Health) -> App:
-    """Return the WSGI application for `/metrics` and the two probes."""
+def application(metrics: CollectorRegistry, health: Health, names: Collection[str] = ()) -> App:
+    """Return the WSGI application for `/metrics` and the two probes.
+
+    Args:
+        names: Names of the server that a request may have in `Host`; empty for any.
+    """
     prometheus: App = make_wsgi_app(metrics)
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if refusal := _refusal(environ, names):
+            start("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
+            return [f"{refusal}\n".encode()]
         match environ["PATH_INFO"]:
             case "/metrics":
                 return prometheus(environ, start)
@@ -66,6 +73,15 @@ def application(metrics: CollectorRegistry, health: Health) -> App:
         return [b"/metrics, /livez, /readyz\n"]
 
     return answer
+
+
+def _refusal(environ: Mapping[str, Any], names: Collection[str]) -> str:
+    """Return why a request that a web page in a browser may have sent is refused."""
+    if "HTTP_ORIGIN" in environ:
+        return "requests of web pages are refused (Origin)"
+    if names and host_name(environ.get("HTTP_HOST", "")) not in names:
+        return f"Host must be one of {', '.join(names)}"
+    return ""
 
 
 def _probe(start: Callable[..., Any], problems: Iterable[str]) -> Iterable[bytes]:
@@ -95,7 +111,9 @@ def serve(
             f"cannot serve metrics on {bind}:{port}: {error.strerror or error}",
             "choose another --metrics-port or operations.bind; 0 serves none",
         ) from None
-    server.set_app(application(metrics, health))
+    literal = f"[{bind}]" if ":" in bind else bind
+    names = (*LOOPBACK_NAMES, literal.lower()) if is_loopback(bind) else ()
+    server.set_app(application(metrics, health, names))
     with server, server.running("metrics"):
         yield
 
@@ -111,7 +129,7 @@ class _Server(ThreadedHTTPServer, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = REQUEST_S
+    timeout = ThreadedHTTPServer.request_s  # a client that sends nothing is disconnected
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: probes come every few seconds."""

@@ -6,7 +6,7 @@ import os
 import re
 
 _SECRET_NAME = re.compile(r"KEY|TOKEN|PASSWORD|SECRET", re.IGNORECASE)
-_LOGIN = re.compile(r"//[^/@\s]+@")
+_LOGIN = re.compile(r"//\S+@")  # to the last @, since a password may hold any character
 _SHORTEST = 6  # shorter values are words like "true"
 
 

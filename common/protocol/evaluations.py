@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from common.evaluation.sums import EvaluationSums
+from common.evaluation.sums import MAX_SENT_CLASSES, EvaluationSums
 from common.protocol.fields import (
     AttemptNumber,
     ClassNames,
@@ -24,7 +24,6 @@ from common.protocol.fields import (
     Seconds,
     Sha256,
     list_to_tuple,
-    one_line,
 )
 from common.protocol.tasks import (
     BaseRef,
@@ -35,6 +34,7 @@ from common.protocol.tasks import (
     ModelPrecision,
     PromptSpec,
 )
+from common.text import one_line
 
 MAX_FIGURES = 200
 """Largest number of figures of one evaluator for one version."""
@@ -98,6 +98,12 @@ class EvalResult(Record):
     candidate_sums: EvaluationSums | None = None
     seconds: Seconds
     nbytes: Count = 0
+
+    @model_validator(mode="after")
+    def _matrices_fit(self) -> EvalResult:
+        if not all(sums.sendable for sums in (self.sums, self.candidate_sums) if sums):
+            raise ValueError(f"a confusion matrix has more than {MAX_SENT_CLASSES} classes")
+        return self
 
 
 class EvaluatorFigures(Record):

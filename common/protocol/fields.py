@@ -12,17 +12,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-
-def one_line(text: str) -> str:
-    """Return the text with spaces instead of line breaks and terminal escapes."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
+from common.text import one_line
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """A name that is safe in a queue name, a Redis key and a log line. Never used as a path."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, lt=253_402_300_800, allow_inf_nan=False)]
+"""A time or a duration; before the year 10000, so that it can be written as a date."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 MAX_LOSS = 1e4
 Loss = Annotated[float, Field(gt=0, le=MAX_LOSS, allow_inf_nan=False)]

@@ -17,10 +17,11 @@ import base64
 import binascii
 import hashlib
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from common.errors import JoinError
 from common.protocol.fields import (
@@ -35,6 +36,7 @@ from common.protocol.fields import (
 )
 from common.protocol.naming import SiteName
 from common.protocol.wire import explain
+from common.urls import SITE_BROKER, SITE_STORE, UrlKind, parse_url
 
 TOKEN_PREFIX = "fccl"  # noqa: S105 - no secret
 TOKEN_FORMATS = (1, 2)
@@ -52,6 +54,15 @@ RowKinds = Annotated[
 TokenId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
+def _check_url(kind: UrlKind) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if parse_url(text, kind).user is not None:
+            raise ValueError("must have no user")
+        return text
+
+    return check
+
+
 class Invitation(Record):
     """The content of a token.
 
@@ -67,8 +78,8 @@ class Invitation(Record):
     token_id: TokenId
     site: SiteName
     name: RunName
-    broker: Annotated[str, Field(pattern=r"^amqps?://[^@\s]+$", max_length=500)]
-    store: Annotated[str, Field(pattern=r"^rediss?://[^@\s]+$", max_length=500)]
+    broker: Annotated[str, Field(max_length=500), AfterValidator(_check_url(SITE_BROKER))]
+    store: Annotated[str, Field(max_length=500), AfterValidator(_check_url(SITE_STORE))]
     ca: Annotated[str, Field(max_length=8192)] | None = None
     secret: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]
     expires_at: Seconds
@@ -146,6 +157,8 @@ def decode(token: str, now: float) -> Invitation:
             damaged, or has expired.
     """
     text = "".join(token.split())
+    if not (text.isascii() and text.isprintable()):
+        raise JoinError("this is not a join token of fccl", "paste the output of `fccl invite`")
     mark, *parts = text.split(".")
     if (
         len(text) > MAX_TOKEN

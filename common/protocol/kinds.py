@@ -33,8 +33,10 @@ class EventKind(StrEnum):
     DEAD_LETTER = "dead-letter"
     FLOOD = "flood"
     BROKER = "broker"
+    TAKEOVER = "takeover"  # waits for the process that holds the journal
     REPAIRED = "repaired"  # queues of the broker were missing, and were declared again
     WORKERS = "workers"
+    STALLED = "stalled"  # nobody makes progress, for the reason in the text
     BASE_MODEL = "base-model"  # workers that lack it cannot get it from the coordinator
     SAMPLES = "samples"
     DELIVERY = "delivery"  # of the result to the sites

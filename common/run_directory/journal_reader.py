@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -27,6 +27,22 @@ from common.run_directory.records import (
     ReceiptRecord,
     RoundRecord,
     ScoreRecord,
+)
+
+_EVALUATIONS = (
+    "SELECT at, task_id, client_id, version, phase, result FROM evaluation"
+    " WHERE state = 'accepted' AND candidate = '' ORDER BY at, rowid"
+)
+_EVALUATIONS_OF = (
+    "SELECT at, task_id, client_id, version, phase, result FROM evaluation"
+    " WHERE state = 'accepted' AND candidate = '' AND version = ? AND phase = ? ORDER BY at, rowid"
+)
+_ROUNDS = (
+    "SELECT opened_at, closed_at, version, phase FROM evaluation_round ORDER BY opened_at, rowid"
+)
+_ROUNDS_OF = (
+    "SELECT opened_at, closed_at, version, phase FROM evaluation_round"
+    " WHERE version = ? AND phase = ?"
 )
 
 
@@ -106,12 +122,22 @@ def open_journal(path: Path) -> Iterator[sqlite3.Connection]:
         yield db
 
 
+def is_locked(error: sqlite3.Error) -> bool:
+    """Return whether SQLite gave up waiting for the lock of another process."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 @contextmanager
 def translated_errors(path: Path) -> Iterator[None]:
     """Turn errors of the database and of its content into `RunError`."""
     try:
         yield
     except sqlite3.DatabaseError as error:
+        if is_locked(error):
+            raise RunError(
+                f"{path} is locked by another process", "try again, or end that process"
+            ) from None
         raise RunError(f"{path}: {error}", "restore it from a backup") from None
     except (KeyError, ValueError, TypeError) as error:  # ValidationError and JSON's: ValueErrors
         what = type(error).__name__ if isinstance(error, ValidationError) else str(error)[:100]
@@ -121,15 +147,15 @@ def translated_errors(path: Path) -> Iterator[None]:
 
 
 def read_evaluations(
-    db: sqlite3.Connection, phases: Sequence[PhaseConfig]
+    db: sqlite3.Connection, phases: Sequence[PhaseConfig], of: tuple[int, int] | None = None
 ) -> tuple[EvaluationRecord, ...]:
-    """Return the clients' evaluations of versions, without those that score an update."""
+    """Return the clients' evaluations of versions, without those that score an update.
+
+    `of` limits them to those of one version with one phase.
+    """
     if not has_table(db, "evaluation"):
         return ()
-    rows = db.execute(
-        "SELECT at, task_id, client_id, version, phase, result FROM evaluation"
-        " WHERE state = 'accepted' AND candidate = '' ORDER BY at, rowid"
-    )
+    rows = db.execute(_EVALUATIONS_OF if of else _EVALUATIONS, of or ())
     records = []
     for at, task, client, version, phase, text in rows:
         result = EvalResult.model_validate_json(text)
@@ -148,29 +174,41 @@ def read_evaluations(
     return tuple(records)
 
 
-def read_rounds(db: sqlite3.Connection) -> tuple[RoundRecord, ...]:
-    """Return the evaluations of versions that became due at all clients."""
+def read_rounds(
+    db: sqlite3.Connection,
+    started: Mapping[str, float] | None = None,
+    of: tuple[int, int] | None = None,
+) -> tuple[RoundRecord, ...]:
+    """Return the evaluations of versions that became due at all clients.
+
+    Args:
+        db: Journal.
+        started: Time of each client's first task or evaluation, if it is known.
+        of: Version and phase of the evaluation to return; None returns all.
+    """
     if not has_table(db, "evaluation_round"):
         return ()
-    started = db.execute(
-        "SELECT client_id, MIN(issued_at) FROM (SELECT client_id, issued_at FROM attempt"
-        " JOIN task USING (task_id) UNION ALL SELECT client_id, issued_at FROM evaluation)"
-        " GROUP BY client_id ORDER BY client_id"
-    ).fetchall()
-    rows = db.execute(
-        "SELECT opened_at, closed_at, version, phase FROM evaluation_round"
-        " ORDER BY opened_at, rowid"
-    )
+    known = sorted((_first_issues(db) if started is None else started).items())
+    rows = db.execute(_ROUNDS_OF if of else _ROUNDS, of or ())
     return tuple(
         RoundRecord(
             at=at,
             closed_at=closed,
             version=version,
             phase=phase,
-            expected=tuple(c for c, since in started if closed is None or since <= closed),
+            expected=tuple(c for c, since in known if closed is None or since <= closed),
         )
         for at, closed, version, phase in rows
     )
+
+
+def _first_issues(db: sqlite3.Connection) -> dict[str, float]:
+    query = (
+        "SELECT client_id, MIN(issued_at) FROM (SELECT client_id, issued_at FROM attempt"
+        " JOIN task USING (task_id) UNION ALL SELECT client_id, issued_at FROM evaluation)"
+        " GROUP BY client_id"
+    )
+    return dict(db.execute(query).fetchall())
 
 
 def read_scores(db: sqlite3.Connection) -> tuple[ScoreRecord, ...]:

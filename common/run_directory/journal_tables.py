@@ -52,7 +52,7 @@ CREATE TABLE event (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, level TEXT NOT NULL,
     kind TEXT NOT NULL, text TEXT NOT NULL, refs TEXT NOT NULL);
 """
-ADDED_TABLES = (  # missing from runs that an older release began
+ADDED_TABLES = (  # and indexes; missing from runs that an older release began
     "CREATE TABLE IF NOT EXISTS member (client_id TEXT PRIMARY KEY, site TEXT NOT NULL,"
     " rows TEXT NOT NULL, left INTEGER NOT NULL);",
     "CREATE TABLE IF NOT EXISTS command (command_id TEXT PRIMARY KEY, action TEXT NOT NULL,"
@@ -73,6 +73,12 @@ ADDED_TABLES = (  # missing from runs that an older release began
     " shares_updates INTEGER NOT NULL);",
     # Updates that stay on the disk after their commit, and their files in `updates/`.
     "CREATE TABLE IF NOT EXISTS kept_update (task_id TEXT PRIMARY KEY, file TEXT NOT NULL);",
+    # Processes that took the run over, for people: the epoch alone decides who may write.
+    "CREATE TABLE IF NOT EXISTS coordinator (epoch INTEGER PRIMARY KEY, pid INTEGER NOT NULL,"
+    " host TEXT NOT NULL, at REAL NOT NULL);",
+    # Without these, every chunk and every commit would read the whole history of a run.
+    "CREATE INDEX IF NOT EXISTS buffered ON accepted (seq) WHERE version IS NULL;",
+    "CREATE INDEX IF NOT EXISTS evaluated ON evaluation (version, phase);",
 )
 
 

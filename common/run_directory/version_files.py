@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from common.errors import RunError
+from common.disk_errors import disk_errors
 from common.protocol.tensors import Tensors
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -25,7 +24,5 @@ def file_names(adapter_config: Mapping[str, object]) -> tuple[str, str]:
 
 def read_tensors(path: Path) -> Tensors:
     """Read a weights file; raise `RunError` if it is missing or damaged."""
-    try:
+    with disk_errors(path):
         return dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{path}: {error}", "restore the run from a backup") from None

@@ -7,9 +7,9 @@ raises `StoreError` when Redis cannot be reached or refuses; callers decide what
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import redis
@@ -22,20 +22,28 @@ from common.protocol.membership import Membership
 from common.protocol.run_plan import RunPlan
 from common.protocol.tasks import Receipt
 from common.protocol.versions import CurrentModel
-from common.protocol.wire import MAX_HEADER, pack, unpack
+from common.protocol.wire import pack, unpack
 from common.store.errors import explain_redis_error
+from common.store.heartbeats import (
+    MAX_FRAME,
+    HeartbeatReader,
+    add_to_index,
+    heartbeat_key,
+    index_key,
+)
 from common.tls.verification import explain_unreadable_ca, verifying_context
+from common.urls import STORE, UrlError, parse_url
 
 CHUNK = 8 * 1024 * 1024
 HEARTBEAT_TTL_S = 15
+INDEX_TTL_S = 24 * 3600  # of the names of a site's workers
 RECEIPT_TTL_S = 7 * 24 * 3600
 DELIVERY_TTL_S = 7 * 24 * 3600
 JOIN_TTL_S = 90 * 24 * 3600
 FEED_LENGTH = 2000
 MAX_COMMANDS = 100  # read at once
+SUMMARIES_AT_ONCE = 200  # of versions, in one request
 ANSWER_TTL_S = 24 * 3600
-MAX_WORKERS_PER_SITE = 256
-MAX_FRAME = MAX_HEADER + 64  # bytes of the longest record without data
 
 R = TypeVar("R", bound=Record)
 
@@ -65,8 +73,12 @@ def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
             valid, or there are no certificates in `ca`.
         StoreAccessError: The store refuses the user or password.
     """
+    try:
+        server = parse_url(url, STORE)
+    except UrlError as error:
+        raise StoreError(f"store.url {error.what}", error.remedy) from None
     tls: dict[str, Any] = {}
-    if ca and url.startswith("rediss://"):
+    if ca and server.scheme == "rediss":
         try:
             verifying_context(ca)
         except OSError as error:
@@ -81,17 +93,14 @@ def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
             decode_responses=False,
             **tls,
         )
-    except (ValueError, TypeError):  # their text may repeat part of the password
-        raise StoreError("store.url is not a Redis URL", "write e.g. redis://host:6379/0") from None
-    store = Store(client, host_and_port(url))
-    store.ping()
+        store = Store(client, server.address + server.path.rstrip("/") * bool(server.host))
+        store.ping()
+    except (ValueError, TypeError, redis.RedisError):  # their text may repeat the password
+        raise StoreError(
+            "store.url has an option after its ? with a value that Redis's client refuses",
+            f"write {STORE.example}",
+        ) from None
     return store
-
-
-def host_and_port(url: str) -> str:
-    """Return host, port and database of a URL, without its credentials."""
-    host = url.partition("?")[0].rpartition("@")[2]  # the query may carry a password as well
-    return host.removeprefix("redis://").removeprefix("rediss://")
 
 
 class Store:
@@ -161,9 +170,18 @@ class Store:
     def get_plan(self, run: str) -> RunPlan | None:
         return self._record(RunPlan, f"fccl:{run}:plan")
 
-    def put_summary(self, run: str, version: int, line: str) -> None:
-        """Publish the summary of a version: one line of JSON, kept for good."""
-        self._do(lambda r: r.hset(f"fccl:{run}:summaries", str(version), line))
+    def put_summaries(self, run: str, lines: Iterable[tuple[int, str]]) -> None:
+        """Publish summaries of versions, a line of JSON for each number; they stay for good."""
+
+        def write(r: Any) -> None:
+            rest = iter(lines)
+            while some := {str(n): line for n, line in islice(rest, SUMMARIES_AT_ONCE)}:
+                r.hset(f"fccl:{run}:summaries", mapping=some)
+
+        self._do(write)
+
+    def summary_count(self, run: str) -> int:
+        return int(self._do(lambda r: r.hlen(f"fccl:{run}:summaries")))
 
     # blobs: adapters and base-model files, addressed by content
 
@@ -246,8 +264,19 @@ class Store:
 
     def put_receipt(self, run: str, site: str, receipt: Receipt) -> None:
         """Publish to a site's workers what became of an update, after it was journaled."""
-        key = f"fccl:{run}:receipt:{site}:{receipt.task_id}"
-        self._set(key, pack(receipt), RECEIPT_TTL_S)
+        self.put_receipts(run, [(site, receipt)])
+
+    def put_receipts(self, run: str, receipts: Iterable[tuple[str, Receipt]]) -> None:
+        """Publish receipts, each with the site that gets it, in one round trip."""
+
+        def write(r: Any) -> None:
+            with r.pipeline(transaction=False) as pipe:
+                for site, receipt in receipts:
+                    key = f"fccl:{run}:receipt:{site}:{receipt.task_id}"
+                    pipe.set(key, pack(receipt), ex=RECEIPT_TTL_S)
+                pipe.execute()
+
+        self._do(write)
 
     def get_receipt(self, run: str, site: str, task_id: str) -> Receipt | None:
         return self._record(Receipt, f"fccl:{run}:receipt:{site}:{task_id}")
@@ -304,40 +333,22 @@ class Store:
 
     def put_heartbeat(self, run: str, heartbeat: Heartbeat) -> None:
         """Write a heartbeat; its time to live runs on the server's clock."""
-        key = f"fccl:{run}:heartbeat:{heartbeat.site}:{heartbeat.worker_id}"
-        self._set(key, pack(heartbeat), HEARTBEAT_TTL_S)
+        site, worker = heartbeat.site, heartbeat.worker_id
+        self._set(heartbeat_key(run, site, worker), pack(heartbeat), HEARTBEAT_TTL_S)
+        # Not atomic: a name that another worker's has replaced comes back with its next heartbeat.
+        index = add_to_index(self._get(index_key(run, site)) or b"", worker)
+        if index is not None:
+            self._set(index_key(run, site), index, INDEX_TTL_S)
 
     def remove_heartbeat(self, run: str, site: str, worker_id: str) -> None:
-        self._do(lambda r: r.delete(f"fccl:{run}:heartbeat:{site}:{worker_id}"))
+        self._do(lambda r: r.delete(heartbeat_key(run, site, worker_id)))
+
+    def heartbeat_reader(self, run: str) -> HeartbeatReader:
+        return HeartbeatReader(self._do, run)
 
     def heartbeats(self, run: str) -> tuple[Heartbeat, ...]:
-        """Return the heartbeats of the live workers, by site and id.
-
-        A heartbeat is a claim. One that does not parse, or names another site or worker than its
-        key (the server's permissions hold each site to its keys), is left out. No more is read of
-        a value than a valid one can have, and no more than `MAX_WORKERS_PER_SITE` of a site.
-        """
-        start = f"fccl:{run}:heartbeat:"
-
-        def read(r: Any) -> list[tuple[bytes, bytes]]:
-            keys: list[bytes] = []
-            of_site: Counter[bytes] = Counter()
-            for key in r.scan_iter(match=f"{start}*", count=500):
-                site = key[len(start) :].partition(b":")[0]
-                of_site[site] += 1
-                if of_site[site] <= MAX_WORKERS_PER_SITE:
-                    keys.append(key)
-            with r.pipeline(transaction=False) as pipe:
-                for key in sorted(keys):
-                    pipe.getrange(key, 0, MAX_FRAME)
-                return list(zip(sorted(keys), pipe.execute(), strict=True))
-
-        return tuple(
-            beat
-            for key, value in self._do(read)
-            for beat in _parsed(Heartbeat, [value])
-            if key.decode("utf-8", "replace") == f"{start}{beat.site}:{beat.worker_id}"
-        )
+        """Return the heartbeats of the live workers; see `HeartbeatReader.read`."""
+        return self.heartbeat_reader(run).read()
 
     # tables that the coordinator replaces as a whole, and the event feed
 
@@ -354,13 +365,20 @@ class Store:
 
         self._do(write)
 
+    def put_rows(self, run: str, name: str, rows: Mapping[str, bytes]) -> None:
+        """Add rows to a hash, or replace them; the others stay."""
+        if rows:
+            self._do(lambda r: r.hset(f"fccl:{run}:{name}", mapping=dict(rows)))
+
     def append_events(self, run: str, events: Iterable[Event]) -> None:
         """Append to the event feed, which keeps about the last `FEED_LENGTH` events."""
 
         def write(r: Any) -> None:
-            for event in events:
-                key = f"fccl:{run}:events"
-                r.xadd(key, {"e": pack(event)}, maxlen=FEED_LENGTH, approximate=True)
+            with r.pipeline(transaction=False) as pipe:
+                for event in events:
+                    key = f"fccl:{run}:events"
+                    pipe.xadd(key, {"e": pack(event)}, maxlen=FEED_LENGTH, approximate=True)
+                pipe.execute()
 
         self._do(write)
 

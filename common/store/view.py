@@ -33,6 +33,7 @@ from common.protocol.heartbeat import Heartbeat, InboxFigures
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import explain, unpack
 from common.store import inbox_totals
+from common.store.heartbeats import HeartbeatReader
 from common.store.store import Store
 
 FEW_EVENTS = 20
@@ -193,6 +194,8 @@ class ViewReader:
         self._name, self._events = name, events
         self._run = ""
         self._parts = _Parts()
+        self._heartbeats: HeartbeatReader | None = None
+        self._store: Store | None = None  # that of the reader of heartbeats
 
     def read(self, store: Store) -> FederationView:
         """Return the state of the run that has the name now; see `read` for the errors."""
@@ -204,9 +207,11 @@ class ViewReader:
                 "start it with `fccl coordinator`",
             )
         if run != self._run:  # event ids and version numbers belong to another run now
-            self._run, self._parts = run, _Parts()
+            self._run, self._parts, self._heartbeats = run, _Parts(), None
+        if self._heartbeats is None or store is not self._store:
+            self._store, self._heartbeats = store, store.heartbeat_reader(run)
         try:
-            return self._parts.view(raw, store.heartbeats(run))
+            return self._parts.view(raw, self._heartbeats)
         except (WireError, ValidationError) as error:
             reason = explain(error) if isinstance(error, ValidationError) else error
             raise StoreError(
@@ -228,16 +233,17 @@ class _Parts:
         self._summed: tuple[VersionSummary, ...] = ()
         self._contributions: tuple[ContributionRow, ...] = ()
 
-    def view(self, raw: Mapping[str, Any], workers: tuple[Heartbeat, ...]) -> FederationView:
+    def view(self, raw: Mapping[str, Any], heartbeats: HeartbeatReader) -> FederationView:
         info = unpack(RunInfo, raw["info"])[0]
+        clients = self._clients.rows(raw["clients"])
         versions = self._versions.rows(raw["summaries"])
         if versions is not self._summed:
             self._summed = versions
             self._contributions = contribution_rows(versions, info.phases, info.contribution_source)
         return FederationView(
             info=info,
-            clients=self._clients.rows(raw["clients"]),
-            workers=workers,
+            clients=clients,
+            workers=heartbeats.read({client.site for client in clients}),
             queues=self._queues.rows(raw["queues"]),
             versions=versions,
             events=self._feed.rows({key: entry[b"e"] for key, entry in raw["events"]}),

@@ -22,7 +22,8 @@ def carry_out(plan: Plan, state: CoordinatorState, command: Command, now: float)
             return _resume(state, command, now)
         case "drain":
             after = replace(state, draining=True, paused=False)
-            return _confirm(after, command, "the run is drained")
+            resumed = False if state.paused else None
+            return _confirm(after, command, "the run is drained", paused=resumed)
         case "stop":
             return _confirm(replace(state, stopping=True), command, "the run is stopped")
         case "kick":

@@ -68,7 +68,8 @@ def issue_tasks(plan: Plan, state: CoordinatorState, now: float) -> Transition:
     """Issue tasks again whose lease has run out, and new tasks as far as there is room.
 
     Nothing is issued while the store is out of reach (workers could not fetch the adapter), nor
-    while the run is paused or has fewer live clients than its minimum. A draining run only finishes
+    while the run is paused or has fewer live clients than its minimum, and no new task while too
+    many updates wait for their scores. A draining run only finishes
     its open tasks: one whose worker has died is issued again, or the drain would wait for it
     forever.
     """
@@ -77,7 +78,8 @@ def issue_tasks(plan: Plan, state: CoordinatorState, now: float) -> Transition:
     enough = enough_clients(plan, state, now)
     reissued = reissue_expired(plan, state, now, issue=enough)
     state = reissued.state
-    if state.draining or not enough:
+    behind = scores.backlog(plan, state) >= scores.backlog_limit(plan)
+    if state.draining or not enough or behind:
         return reissued
     # A new round follows one whose updates were all rejected, or all but those of one client.
     unfinished = state.tasks or (state.buffer and sole_contributor(plan, state) is None)

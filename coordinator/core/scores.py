@@ -57,6 +57,21 @@ def missing_scores(state: CoordinatorState) -> list[BufferedUpdate]:
     return [update for update in state.buffer if update.task_id not in state.scores]
 
 
+def backlog(plan: Plan, state: CoordinatorState) -> int:
+    """Return how many updates of a buffer that is ready wait for scores that are still to come."""
+    if not (is_scored(plan) and state.full_at):
+        return 0
+    return sum(update.task_id not in state.unscored for update in missing_scores(state))
+
+
+def backlog_limit(plan: Plan) -> int:
+    """Return how many updates may wait for scores until no new task is issued.
+
+    Else the buffer would grow without end wherever clients train faster than they are scored.
+    """
+    return plan.schedule.buffer + plan.schedule.concurrency
+
+
 def must_wait(plan: Plan, state: CoordinatorState, now: float) -> bool:
     """Return whether a ready buffer waits for scores; `full_at` is when it began to."""
     if not is_scored(plan) or state.stopping:

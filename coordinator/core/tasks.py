@@ -7,7 +7,7 @@ journal's outbox, and the service publishes it to the broker, where `worker/serv
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.config.config import PhaseConfig
@@ -66,10 +66,10 @@ def task_message(
     plan: Plan,
     template: TaskTemplate,
     task: OpenTask,
-    versions: Sequence[VersionSummary],
+    version: Callable[[int], VersionSummary],
     now: float,
 ) -> TrainTask:
-    """Return the message for a task's newest attempt; `versions` holds all versions, from 0."""
+    """Return the message for a task's newest attempt; `version` returns a version by number."""
     reference = plan.reference_version(task.phase)
     phase = plan.phases[task.phase]
     done = task.base_version - (plan.phase_end(task.phase) - phase.versions)
@@ -92,11 +92,11 @@ def task_message(
         ),
         base=template.base,
         base_version=task.base_version,
-        adapter=_blob(versions[task.base_version]),
+        adapter=_blob(version(task.base_version)),
         lora=template.lora,
         dpo=phase.dpo,
         kto=phase.kto,
-        reference=None if reference is None else _blob(versions[reference]),
+        reference=None if reference is None else _blob(version(reference)),
         labels=template.labels if phase.objective == "classification" else (),
         prompt=_prompt(template, phase),
         layout=template.layout,
@@ -113,7 +113,7 @@ def evaluation_message(
     plan: Plan,
     template: TaskTemplate,
     evaluation: OpenEvaluation,
-    versions: Sequence[VersionSummary],
+    version: Callable[[int], VersionSummary],
     candidate: BlobRef | None,
     max_rows: int,
     now: float,
@@ -121,7 +121,7 @@ def evaluation_message(
     """Return the message for an evaluation's newest attempt.
 
     Args:
-        versions: All versions, from 0.
+        version: Returns the summary of a version by its number.
         candidate: The adapter with an update applied, where the evaluation scores one.
         max_rows: Rows of its client that count.
     """
@@ -137,9 +137,9 @@ def evaluation_message(
         phase=evaluation.phase,
         objective=phase.objective,
         base=template.base,
-        adapter=_blob(versions[evaluation.version]),
+        adapter=_blob(version(evaluation.version)),
         candidate=candidate,
-        reference=None if reference is None else _blob(versions[reference]),
+        reference=None if reference is None else _blob(version(reference)),
         lora=template.lora,
         max_length=template.max_length,
         dpo=phase.dpo,

@@ -133,6 +133,11 @@ class SiteQueues:
 
     # server state
 
+    @property
+    def blocked(self) -> str:
+        """Why the broker takes no tasks at present, with a remedy; empty while it does."""
+        return self._broker.blocked
+
     def check_is_due(self, now: float) -> bool:
         return now >= self._next_check or self._broker.connections != self._connections
 

@@ -32,6 +32,7 @@ from coordinator.core.minimum import (
     site_is_live,
     sole_contributor,
 )
+from coordinator.core.scores import backlog, backlog_limit
 from coordinator.core.state import Client, CoordinatorState, Plan
 from coordinator.storage.run import Run
 
@@ -103,6 +104,9 @@ def _detail(plan: Plan, state: CoordinatorState, served: int, clients: int) -> s
     alone = sole_contributor(plan, state)
     if alone is not None and len(state.buffer) >= plan.schedule.buffer:
         text += f", the next version waits for an update of another client than {alone}"
+    waiting = backlog(plan, state)
+    if waiting >= backlog_limit(plan):
+        text += f", no new tasks: {waiting} updates wait for scores"
     if resting := sum(state.resting_by_site.values()):
         text += f", {resting} {'worker rests' if resting == 1 else 'workers rest'}"
     return text if served else f"waiting for workers: {text}"

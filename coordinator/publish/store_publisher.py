@@ -20,12 +20,14 @@ from broker.protocol import QueueDepth
 from common.clock import Clock
 from common.errors import StoreError, WireError
 from common.protocol.commands import Command
+from common.protocol.evaluations import EvaluatorFigures
 from common.protocol.feed import Event
 from common.protocol.kinds import EventKind
 from common.protocol.tasks import BlobRef
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import pack, unpack
 from common.run_directory.evaluator_figures import read_evaluator_figures
+from common.store.heartbeats import MAX_WORKERS_PER_SITE
 from common.store.store import Store
 from common.store.view import RunInfo, RunStatus
 from coordinator.core import event_text, tasks
@@ -44,6 +46,7 @@ from coordinator.core.state import BufferedUpdate, CoordinatorState, Plan
 from coordinator.publish import rows
 from coordinator.publish.base_model_server import BaseModelServer
 from coordinator.publish.site_plan import site_plan
+from coordinator.publish.stall import describe_stall
 from coordinator.storage.candidates import Candidates, candidates_in_use
 from coordinator.storage.run import Run
 
@@ -85,12 +88,15 @@ class StorePublisher:
         self._base_model = BaseModelServer(
             store, run.run_id, run.base_path, run.template.base.digest
         )
+        self._heartbeats = store.heartbeat_reader(run.run_id)
+        self._crowded: frozenset[str] = frozenset()  # sites that were reported
         self._started_at = clock()
         self._published: set[int] = set()  # versions whose adapter is in the store
         self._candidate_refs: dict[str, BlobRef] = {}  # in the store, by the task of the update
         self._up: bool | None = None  # None until the store was first tried
         self._next_check = 0.0
         self._waiting = False
+        self._stalled = False
         self._evaluations_changed = False
         self._samples: Sequence[SampleAnswer] = ()
 
@@ -108,11 +114,13 @@ class StorePublisher:
         """
         try:
             self._restore_if_lost(state)
-            heartbeats = self._store.heartbeats(self._run_id)
+            sites = {client.site for client in state.members(self._run.plan).values()}
+            heartbeats = self._heartbeats.read(sites)
             self._base_model.answer(heartbeats)
         except StoreError as error:
             self._lost(error)
             return HeartbeatsRead((), store_up=False)
+        self._report_crowded_sites()
         signals = (
             WorkerSignal(
                 h.site, h.task_id is not None, h.task_id, h.wishes, h.rests_until is not None
@@ -160,13 +168,29 @@ class StorePublisher:
         `problem` is the reason why the run cannot continue, if any; it replaces the detail.
         """
         info = rows.run_info(self._run, state, self._started_at, self._clock())
-        status = info.model_copy(update={"detail": problem[:MAX_TEXT]}) if problem else info
+        stall = self._find_stall(state)
+        parts = [problem or info.detail, stall, *map(_crowding, sorted(self._crowded))]
+        detail = "; ".join(filter(None, parts))
+        state_of_run: RunStatus = "waiting" if problem and info.status == "running" else info.status
+        status = info.model_copy(update={"detail": detail[:MAX_TEXT], "status": state_of_run})
         self._try(lambda: self._put_state(status, state, newest))
         # The core reports a run that waits for more clients than one.
         waiting = info.status == "waiting" and (info.min_clients or 1) <= 1
         if self._up and waiting != self._waiting:
             self._waiting = waiting
             self._report("info", EventKind.WORKERS, info.detail)
+
+    def _find_stall(self, state: CoordinatorState) -> str:
+        """Return why nobody makes progress; report it once as an event."""
+        patience_s = self._run.plan.schedule.lease_s
+        stall = describe_stall(
+            self._run.journal, state, self._started_at, self._clock(), patience_s
+        )
+        if bool(stall) != self._stalled:
+            self._stalled = bool(stall)
+            if stall:
+                self._report("warning", EventKind.STALLED, stall[:MAX_TEXT])
+        return stall
 
     def publish_depths(self, depths: Mapping[str, QueueDepth]) -> None:
         table = rows.queue_rows(depths)
@@ -184,9 +208,10 @@ class StorePublisher:
         """
         self._evaluations_changed = True
 
-    def publish_evaluators(self) -> None:
-        """Replace the published figures of plug-in evaluators."""
-        self._try(self._put_evaluators)
+    def publish_evaluators(self, figures: Sequence[EvaluatorFigures]) -> None:
+        """Publish new figures of plug-in evaluators."""
+        table = rows.evaluator_table(figures)
+        self._try(lambda: self._store.put_rows(self._run_id, "evaluators", table))
 
     def publish_version(self, summary: VersionSummary) -> None:
         """Publish a new version: the adapter first, then the pointer to it."""
@@ -216,11 +241,11 @@ class StorePublisher:
     def publish_events(self, events: Iterable[Event]) -> None:
         self._try(lambda: self._store.append_events(self._run_id, events))
 
-    def drop_adapters(self, in_use: Set[int], summaries: Sequence[VersionSummary]) -> None:
-        """Remove the adapters of versions that are not in use; `summaries` are those of all."""
+    def drop_adapters(self, in_use: Set[int]) -> None:
+        """Remove the adapters of versions that are not in use."""
         unused = self._published - in_use
         for version in unused:
-            self._try(partial(self._drop_adapter, summaries[version]))
+            self._try(partial(self._drop_adapter, self._run.journal.version(version)))
         if self._up:  # else they are still in the store, and are dropped later
             self._published -= unused
 
@@ -275,7 +300,7 @@ class StorePublisher:
     def _put_version(self, summary: VersionSummary) -> None:
         self._store.put_blob(self._run_id, self._run.versions.frame(summary.version))
         self._put_model(summary)
-        self._store.put_summary(self._run_id, summary.version, summary.model_dump_json())
+        self._store.put_summaries(self._run_id, [(summary.version, summary.model_dump_json())])
         self._store.set_version(self._run_id, summary.version)
         self._published.add(summary.version)
 
@@ -306,8 +331,7 @@ class StorePublisher:
         del self._candidate_refs[task_id]
 
     def _published_digests(self) -> set[str]:
-        digests = self._run.journal.version_digests()
-        return {digests[version] for version in self._published}
+        return {self._run.journal.version(version).sha256 for version in self._published}
 
     def _drop_adapter(self, summary: VersionSummary) -> None:
         self._store.drop_blob(self._run_id, summary.sha256, summary.nbytes)
@@ -340,30 +364,29 @@ class StorePublisher:
         self._next_check = now + CHECK_S
         if self._store.get_run(self._run.name) is None:
             return False
-        digests = self._run.journal.version_digests()
-        needed = {digests[each] for each in in_use}
+        needed = {self._run.journal.version(each).sha256 for each in in_use}
         needed |= {ref.sha256 for ref in self._candidate_refs.values()}
         return all(self._store.has_blob(self._run_id, sha256) for sha256 in needed)
 
     def _restore(self, in_use: Set[int]) -> None:
         store, run_id, journal = self._store, self._run_id, self._run.journal
-        summaries = journal.versions()
+        newest = journal.newest_version()
         self._put_samples()
         self._put_evaluations()
         self._put_evaluators()
-        for summary in summaries:
-            store.put_summary(run_id, summary.version, summary.model_dump_json())
-        for version in in_use | {summaries[-1].version}:
+        if store.summary_count(run_id) <= newest.version:
+            lines = ((s.version, s.model_dump_json()) for s in journal.each_version())
+            store.put_summaries(run_id, lines)
+        for version in in_use | {newest.version}:
             store.put_blob(run_id, self._run.versions.frame(version))
-        for site, receipt in journal.receipts(RESTORED_RECEIPTS):
-            store.put_receipt(run_id, site, receipt)
+        store.put_receipts(run_id, journal.receipts(RESTORED_RECEIPTS))
         for client in journal.joined_clients():
             self._put_membership(AdmitClient(client))
         if store.get_version(run_id) is None:  # else the feed is still there
             store.append_events(run_id, journal.events(RESTORED_EVENTS))
-        self._put_model(summaries[-1])
-        store.set_plan(run_id, pack(site_plan(self._run, summaries[-1].version)))
-        store.set_version(run_id, summaries[-1].version)
+        self._put_model(newest)
+        store.set_plan(run_id, pack(site_plan(self._run, newest.version)))
+        store.set_version(run_id, newest.version)
         store.set_run(self._run.name, run_id)
         self._published |= in_use
 
@@ -381,6 +404,12 @@ class StorePublisher:
         except StoreError as error:
             self._lost(error)
 
+    def _report_crowded_sites(self) -> None:
+        for site in sorted(self._heartbeats.crowded - self._crowded):
+            text = f"{_crowding(site)}; `fccl revoke {site}` ends its access"
+            self._report("warning", EventKind.FLOOD, text)
+        self._crowded = self._heartbeats.crowded
+
     def _lost(self, error: StoreError) -> None:
         if self._up is not False:
             text = f"{error.what}: new tasks wait, updates are still accepted"
@@ -389,3 +418,7 @@ class StorePublisher:
 
     def _report(self, level: EventLevel, kind: EventKind, text: str) -> None:
         self._on_event(event_text.to_event(log_event(level, kind, text), self._clock()))
+
+
+def _crowding(site: str) -> str:
+    return f"site {site} has more heartbeats in Redis than are read ({MAX_WORKERS_PER_SITE})"

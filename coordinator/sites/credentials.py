@@ -141,7 +141,7 @@ class SiteAccess:
         The failure of a server is an event too, not an error.
         """
         now = self._clock()
-        if now - self._failed_at < RETRY_S or not self._sites.all():
+        if 0 <= now - self._failed_at < RETRY_S or not self._sites.all():
             return []
         try:
             tokens = self._sites.tokens()
@@ -214,7 +214,7 @@ class SiteAccess:
     def _restore(self, now: float) -> list[LogEvent]:
         joined = [site for site in self._sites.all() if site.state == "joined"]
         restored = [("Redis", name) for name in self._restore_store_users(joined)]
-        if joined and now - self._checked_at >= CHECK_S:
+        if joined and not 0 <= now - self._checked_at < CHECK_S:
             restored += [("RabbitMQ", name) for name in self._restore_broker_users(joined)]
             self._checked_at = now
         return [

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import JoinError, RunError
-from common.protocol.fields import one_line
+from common.files import make_private
 from common.protocol.invitation import format_time
+from common.text import one_line
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS site (
@@ -146,7 +147,7 @@ class SiteRegistry:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(self.path.parent)
             if not self.path.exists():
                 self.path.touch(mode=0o600)
             with closing(sqlite3.connect(self.path, timeout=10.0)) as db:

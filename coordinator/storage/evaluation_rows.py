@@ -16,6 +16,8 @@ from coordinator.core.events import (
     RecordScores,
 )
 
+MICROSECOND = 1e-6  # more than the resolution of a float that counts seconds since the epoch
+
 
 def write_action(
     db: sqlite3.Connection, action: Action, now: float, frames: Mapping[str, bytes]
@@ -39,13 +41,19 @@ def write_action(
 
 
 def put_evaluation(db: sqlite3.Connection, action: IssueEvaluation, frame: bytes) -> None:
-    """Write the newest attempt of an evaluation, and its message."""
+    """Write the newest attempt of an evaluation, and its message.
+
+    It belongs to the round that was opened no later than it was issued, so its time is not before
+    that of the round, even if the clock was set back meanwhile.
+    """
     e = action.evaluation
     row = (e.task_id, e.attempt, e.client_id, action.site, e.version, e.phase, e.candidate)
+    query = "SELECT MAX(opened_at) FROM evaluation_round WHERE version = ? AND phase = ?"
+    opened_at = db.execute(query, (e.version, e.phase)).fetchone()[0] or 0.0
     db.execute(
         "INSERT INTO evaluation VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'open', '', NULL, NULL)"
         " ON CONFLICT (task_id) DO UPDATE SET attempt = excluded.attempt, site = excluded.site",
-        (*row, e.issued_at),
+        (*row, max(e.issued_at, opened_at)),
     )
     entry = (action.site, e.task_id, frame)
     db.execute("INSERT INTO outbox (site, task_id, frame) VALUES (?, ?, ?)", entry)
@@ -75,8 +83,10 @@ def put_evaluation_receipt(
 def put_round(db: sqlite3.Connection, action: OpenRound | CloseRound, now: float) -> None:
     key = (action.version, action.phase)
     if isinstance(action, OpenRound):  # a version may be evaluated again, on request
+        query = "SELECT MAX(issued_at) FROM evaluation WHERE version = ? AND phase = ?"
+        newest = db.execute(query, key).fetchone()[0] or 0.0
         query = "INSERT OR REPLACE INTO evaluation_round VALUES (?, ?, ?, NULL)"
-        db.execute(query, (*key, now))
+        db.execute(query, (*key, max(now, newest + MICROSECOND)))  # after its earlier evaluations
         return
     query = "UPDATE evaluation_round SET closed_at = ? WHERE version = ? AND phase = ?"
     db.execute(query, (now, *key))

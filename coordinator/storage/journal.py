@@ -12,8 +12,12 @@ On an update's path the journal records the decision; next is
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +38,21 @@ from common.run_directory.records import EvaluationRecord, RoundRecord
 from coordinator.core.events import Action
 from coordinator.core.state import Client, CoordinatorState
 from coordinator.storage import journal_rows
+from coordinator.storage.journal_lock import JournalLockedError, read_owner
 from coordinator.storage.journal_schema import (
+    LOCK_TIMEOUT_S,
     add_missing_tables,
     connect,
     create_tables,
     translated_errors,
 )
+from coordinator.storage.journal_totals import JournalTotals
+
+KNOWN_VERSIONS = 64
+"""Summaries of versions that stay in memory: those that tasks name are read again and again."""
+
+TRY_S = 1.0
+"""Seconds between two attempts to take over a journal that another process holds."""
 
 _RECEIPTS = (
     "SELECT client_id, task_id, attempt, state, reason, at FROM receipt"
@@ -70,6 +83,8 @@ class Journal:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
         self._path = path
+        self._totals = JournalTotals(self.rows)
+        self._summaries: OrderedDict[int, VersionSummary] = OrderedDict()
         self.epoch = 0
 
     @classmethod
@@ -103,12 +118,44 @@ class Journal:
         """Return the properties that were fixed when the run began."""
         return dict(self.rows("SELECT key, value FROM meta"))
 
-    def take_over(self) -> int:
-        """Begin a new epoch and return it; it fences off every other coordinator of this run."""
+    def take_over(
+        self, keep_trying: Callable[[JournalLockedError], bool] = lambda error: False
+    ) -> int:
+        """Begin a new epoch and return it; it fences off every other coordinator of this run.
+
+        A coordinator that was stopped within a transaction holds the journal until it continues or
+        ends. Nothing else may write meanwhile: what it has decided, it may already make visible.
+
+        Args:
+            keep_trying: Called about every second while another process holds the journal.
+
+        Raises:
+            JournalLockedError: `keep_trying` returned False; the message names that process.
+        """
+        self._db.execute(f"PRAGMA busy_timeout = {TRY_S * 1000:.0f}")
+        try:
+            while not self._try_take_over(keep_trying):
+                pass
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_S * 1000:.0f}")
+        return self.epoch
+
+    def _try_take_over(self, keep_trying: Callable[[JournalLockedError], bool]) -> bool:
+        try:
+            self._begin_epoch()
+        except JournalLockedError as error:
+            if not keep_trying(error):
+                raise
+            return False
+        return True
+
+    def _begin_epoch(self) -> None:
         with translated_errors(self._path), self._immediate():
             self._db.execute("UPDATE epoch SET value = value + 1")
-            self.epoch = self._db.execute("SELECT value FROM epoch").fetchone()[0]
-        return self.epoch
+            epoch = self._db.execute("SELECT value FROM epoch").fetchone()[0]
+            row = (epoch, os.getpid(), socket.gethostname(), time.time())
+            self._db.execute("INSERT OR REPLACE INTO coordinator VALUES (?, ?, ?, ?)", row)
+        self.epoch = epoch
 
     # writing
 
@@ -235,20 +282,32 @@ class Journal:
             for client, site, rows, shares in self.rows(query, int(include_left))
         ]
 
+    def version(self, number: int) -> VersionSummary:
+        """Return the summary of a version."""
+        if number in self._summaries:
+            self._summaries.move_to_end(number)
+            return self._summaries[number]
+        [summary] = self._parsed("SELECT summary FROM version WHERE version = ?", number)
+        self._summaries[number] = summary
+        if len(self._summaries) > KNOWN_VERSIONS:
+            self._summaries.popitem(last=False)
+        return summary
+
+    def newest_version(self) -> VersionSummary:
+        return self.version(self._one("SELECT MAX(version) FROM version"))
+
     def versions(self, after: int = -1) -> list[VersionSummary]:
         """Return the summaries of the versions after `after`, oldest first."""
+        return list(self.each_version(after))
+
+    def each_version(self, after: int = -1) -> Iterator[VersionSummary]:
+        """Yield the summaries of the versions after `after`, oldest first, one in memory."""
         query = "SELECT summary FROM version WHERE version > ? ORDER BY version"
-        try:
-            return [VersionSummary.model_validate_json(s) for (s,) in self.rows(query, after)]
-        except ValidationError as error:
-            raise RunError(
-                f"{self._path} was written by another release of fccl: {error.title} differs",
-                "resume the run with that release, or start over with --new",
-            ) from None
+        return self._parsed(query, after)
 
     def version_digests(self) -> dict[int, str]:
         """Return the SHA-256 of the broadcast frame of every version."""
-        return {summary.version: summary.sha256 for summary in self.versions()}
+        return dict(self.rows("SELECT version, json_extract(summary, '$.sha256') FROM version"))
 
     def events(self, limit: int) -> list[Event]:
         """Return the newest entries of the event feed, oldest first."""
@@ -257,6 +316,11 @@ class Journal:
             Event(at=at, level=level, kind=kind, text=text, refs=json.loads(refs))
             for at, level, kind, text, refs in reversed(self.rows(query, limit))
         ]
+
+    def last_accepted(self) -> float:
+        """Return the time of the newest accepted update; 0 if there is none."""
+        rows = self.rows("SELECT at FROM accepted ORDER BY seq DESC LIMIT 1")
+        return float(rows[0][0]) if rows else 0.0
 
     def unfinished_uploads(self) -> dict[str, tuple[str, float]]:
         """Return site and time of the first chunk of every unfinished upload."""
@@ -273,30 +337,35 @@ class Journal:
 
     def receipt_counts(self) -> dict[str, int]:
         """Return how many training tasks were closed, by state of the receipt."""
-        return dict(self.rows("SELECT state, COUNT(*) FROM receipt GROUP BY state"))
+        return self._totals.receipt_counts()
 
-    def evaluations(self, phases: Sequence[PhaseConfig]) -> tuple[EvaluationRecord, ...]:
-        """Return the clients' accepted evaluations of versions, oldest first."""
-        with translated_errors(self._path):
-            return journal_reader.read_evaluations(self._db, phases)
+    def evaluations(
+        self, phases: Sequence[PhaseConfig], of: tuple[int, int] | None = None
+    ) -> tuple[EvaluationRecord, ...]:
+        """Return the clients' accepted evaluations of versions, oldest first.
 
-    def evaluation_rounds(self) -> tuple[RoundRecord, ...]:
-        """Return the evaluations of versions that became due, oldest first."""
+        `of` limits them to those of one version with one phase.
+        """
         with translated_errors(self._path):
-            return journal_reader.read_rounds(self._db)
+            return journal_reader.read_evaluations(self._db, phases, of)
+
+    def evaluation_rounds(self, of: tuple[int, int] | None = None) -> tuple[RoundRecord, ...]:
+        """Return the evaluations of versions that became due, oldest first; `of` limits them."""
+        with translated_errors(self._path):
+            return journal_reader.read_rounds(self._db, self._totals.first_issues(), of)
 
     def score_cost(self) -> tuple[int, float, int]:
         """Return number, computing seconds and bytes of all scores of updates."""
-        query = "SELECT COUNT(*), TOTAL(seconds), COALESCE(SUM(nbytes), 0) FROM score"
-        count, seconds, nbytes = self.rows(query)[0]
-        return count, seconds, nbytes
+        return self._totals.score_cost()
 
     def check_epoch(self) -> None:
         """Raise `FencedError` if another coordinator has taken over."""
         current = self._one("SELECT value FROM epoch")
         if current != self.epoch:
+            owner = read_owner(self._db)
             raise FencedError(
-                f"another coordinator has taken over {self._path} (epoch {current})",
+                f"another coordinator has taken over {self._path}"
+                f" (epoch {current}{f': {owner}' if owner else ''})",
                 "stop this one",
             )
 
@@ -304,6 +373,18 @@ class Journal:
         """Return the rows of a query; `coordinator/storage/recovery.py` has its own queries."""
         with translated_errors(self._path):
             return self._db.execute(query, values).fetchall()
+
+    def _parsed(self, query: str, *values: object) -> Iterator[VersionSummary]:
+        with translated_errors(self._path):
+            for (summary,) in self._db.execute(query, values):
+                try:
+                    yield VersionSummary.model_validate_json(summary)
+                except ValidationError as error:
+                    raise RunError(
+                        f"{self._path} was written by another release of fccl: {error.title}"
+                        " differs",
+                        "resume the run with that release, or start over with --new",
+                    ) from None
 
     def _one(self, query: str, *values: object) -> Any:
         return self.rows(query, *values)[0][0]

@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.errors import RunError
+from common.disk_errors import disk_errors
+from common.run_directory.journal_reader import is_locked
 from common.run_directory.journal_tables import ADDED_TABLES, SCHEMA, check_known
+from coordinator.storage.journal_lock import JournalLockedError, describe_lock
+
+LOCK_TIMEOUT_S = 10.0
+"""Seconds for which a statement waits for the lock of another process."""
 
 
 def create_tables(db: sqlite3.Connection) -> None:
@@ -27,7 +32,9 @@ def add_missing_tables(db: sqlite3.Connection, path: Path) -> None:
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the database of a journal; one thread uses it, not necessarily the one that opens it."""
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    db = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=LOCK_TIMEOUT_S
+    )
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     return db
@@ -35,8 +42,11 @@ def connect(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def translated_errors(path: Path) -> Iterator[None]:
-    """Raise `RunError` for errors of the database."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise RunError(f"{path}: {error}", "check the disk, and that the file is a run") from None
+    """Raise `RunError` for errors of the database, and for those of its disk."""
+    with disk_errors(path, "--resume"):
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if is_locked(error):
+                raise JournalLockedError(*describe_lock(path)) from None
+            raise

@@ -3,13 +3,13 @@
 Leases, live workers, refusals of open tasks, requests for scores and the store's health are not in
 the journal, because they are outdated after a restart. Every open task and evaluation gets a fresh
 lease, and is issued again unless a heartbeat names it meanwhile; deadlines of evaluations start
-again.
+again. A time in the future counts as now: the clock was set back since.
 
 The buffer is filled by the machine's own rule, `coordinator/core/state_changes.py: accept_update`.
 Versions, tasks and clients are read as they were written. Two rules are restated in SQL: norms
 count within a phase (`apply_commit`), and a round is issued once a first attempt starts from its
-version (`coordinator/core/schedule.py`). `tests/unit/coordinator/storage/test_recovery.py` compares
-the result with the state in memory after every step of random federations.
+version (`coordinator/core/schedule.py`). `tests/properties/` compares the result with the state in
+memory after every step of federations in which anything happens, in any order.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> Coordin
 
     `lease_s` is the lease of open tasks from `now` on; 0 if their messages are known to be lost.
     """
-    version = journal.versions()[-1].version
+    version = journal.newest_version().version
     state = CoordinatorState(
         version=version,
-        tasks=MappingProxyType(_open_tasks(journal, now + lease_s)),
+        tasks=MappingProxyType(_open_tasks(journal, now, now + lease_s)),
         joined=MappingProxyType({client.client_id: client for client in journal.joined_clients()}),
         paused=journal.paused(),
         norms=_norms_before_the_buffer(journal, plan.phase_of(version)),
         issued=journal.rows("SELECT COUNT(*) FROM task")[0][0],
-        round_at=_newest_issue(journal),
+        round_at=min(_newest_issue(journal), now),
         round_issued=_round_issued(journal, version),
         min_clients=journal.min_clients(),
     )
     for update, norm, accepted_at in _buffered_updates(journal):
-        state = accept_update(state, update, norm, accepted_at)
+        state = accept_update(state, update, norm, min(accepted_at, now))
     clients = _clients(journal, plan.phase_of(version))
     state = replace(state, clients=MappingProxyType(clients))
     return recover_evaluations(plan, journal, state, now, now + lease_s)
 
 
-def _open_tasks(journal: Journal, lease_until: float) -> dict[str, OpenTask]:
+def _open_tasks(journal: Journal, now: float, lease_until: float) -> dict[str, OpenTask]:
     tasks = {}
     query = "SELECT task_id, client_id, phase, seed FROM task WHERE open ORDER BY rowid"
     for task_id, client_id, phase, seed in journal.rows(query):
@@ -69,7 +69,7 @@ def _open_tasks(journal: Journal, lease_until: float) -> dict[str, OpenTask]:
             phase=phase,
             seed=seed,
             bases=tuple(base for base, _ in attempts),
-            issued_at=attempts[-1][1],
+            issued_at=min(attempts[-1][1], now),
             lease_until=lease_until,
         )
     return tasks
@@ -120,7 +120,9 @@ def _round_issued(journal: Journal, version: int) -> bool:
 
 
 def _newest_issue(journal: Journal) -> float:
-    return journal.rows("SELECT MAX(issued_at) FROM attempt WHERE attempt = 1")[0][0] or 0.0
+    # By order, not by time: the clock may have been set back.
+    query = "SELECT issued_at FROM attempt WHERE attempt = 1 ORDER BY rowid DESC LIMIT 1"
+    return next((issued_at for (issued_at,) in journal.rows(query)), 0.0)
 
 
 def _parse_stats(text: str) -> ContributionStats:

@@ -17,9 +17,12 @@ runs/NAME/
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,8 +31,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from common.config.config import FederationConfig, SamplesConfig
+from common.disk_errors import disk_errors
 from common.errors import RunError
-from common.files import sync_path, sync_tree
+from common.files import make_private, sync_path, sync_tree, tighten
 from common.protocol.fields import RowKind
 from common.protocol.layout import TensorLayout
 from common.protocol.naming import LOCAL_SITE, new_run_id
@@ -124,29 +128,53 @@ def create_run(
         RunError: The directory cannot be written.
     """
     directory = config.run.path
-    partial = _partial_directory(config)
     remove_partial_run(config)
+    partial = _make_partial_directory(directory)
     try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise RunError(f"{partial}: {error.strerror}", "set run.dir to a writable place") from None
-    try:
-        _fill(partial, config, prepare(partial), now)
-    except BaseException:
-        remove_partial_run(config)
-        raise
-    partial.rename(directory)
-    sync_path(directory.parent)
+        with disk_errors(partial, "start again"):
+            _fill(partial, config, prepare(partial), now)
+            _rename(partial, directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # private rows; it is gone if all went well
 
 
 def remove_partial_run(config: FederationConfig) -> None:
     """Remove the private rows that an unfinished `create_run` may have left behind."""
-    shutil.rmtree(_partial_directory(config), ignore_errors=True)
-
-
-def _partial_directory(config: FederationConfig) -> Path:
     directory = config.run.path
-    return directory.with_name(f".{directory.name}.partial")
+    for partial in directory.parent.glob(f"{glob.escape(_partial_prefix(directory))}*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _make_partial_directory(directory: Path) -> Path:
+    """Make a directory that no other start uses, also none that outlives its parent for a moment.
+
+    Raises:
+        RunError: The place cannot be written.
+    """
+    try:
+        make_private(directory.parent)
+        return Path(tempfile.mkdtemp(prefix=_partial_prefix(directory), dir=directory.parent))
+    except OSError as error:
+        raise RunError(
+            f"{directory}: {error.strerror}", "set run.dir to a writable place"
+        ) from None
+
+
+def _rename(partial: Path, directory: Path) -> None:
+    try:
+        partial.rename(directory)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        raise RunError(
+            f"another start has made {directory} meanwhile",
+            "--resume continues that run, --new sets it aside and starts over",
+        ) from None
+    sync_path(directory.parent)
+
+
+def _partial_prefix(directory: Path) -> str:
+    return f".{directory.name}.partial"
 
 
 def set_aside(config: FederationConfig) -> str | None:
@@ -156,7 +184,8 @@ def set_aside(config: FederationConfig) -> str | None:
         return None
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     aside = directory.with_name(f"{directory.name}.old-{stamp}-{secrets.token_hex(2)}")
-    directory.rename(aside)
+    with disk_errors(directory):
+        directory.rename(aside)
     if not (aside / "run.db").exists():
         return None
     journal = Journal.open(aside / "run.db")
@@ -174,6 +203,9 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         RunError: The directory holds no run, or one of another release.
     """
     directory = config.run.path
+    if directory.is_dir():
+        with disk_errors(directory):
+            tighten(directory)  # a run that an earlier release began
     journal = Journal.open(directory / "run.db")
     meta = _read_meta(journal, directory)
     config = with_recorded_offline_choice(config, directory)

@@ -9,6 +9,7 @@ from common.config import toml_writer
 from common.config.config import FederationConfig, SamplesConfig
 from common.config.loader import apply_offline
 from common.errors import ConfigError
+from common.files import write_durable
 from common.run_directory.recorded_run import CONFIG_FILE, read_config
 
 _PER_START = (
@@ -31,7 +32,7 @@ def save_config(config: FederationConfig, directory: Path) -> None:
     the plug-ins that watch a run, and [offline], which is decided when the run begins.
     """
     kept = config.model_copy(update={name: type(getattr(config, name))() for name in _PER_START})
-    (directory / CONFIG_FILE).write_text(toml_writer.dump(kept), encoding="utf-8")
+    write_durable(directory / CONFIG_FILE, toml_writer.dump(kept).encode())
 
 
 def with_recorded_offline_choice(config: FederationConfig, directory: Path) -> FederationConfig:

@@ -12,25 +12,22 @@ from coordinator.storage.journal import Journal
 
 
 class SamplesFile:
-    """The file, and its content in memory."""
+    """The file; memory holds only the answers that are published."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.answers: tuple[SampleAnswer, ...] = ()
-        """All answers, oldest first; empty before `read`."""
+        self.displayed: tuple[SampleAnswer, ...] = ()
+        """Answers that are published for viewers; empty before `read`."""
 
-    @property
-    def displayed(self) -> tuple[SampleAnswer, ...]:
-        """Answers that are published for viewers."""
-        return samples.select_shown(self.answers)
-
-    def read(self) -> None:
-        """Read the file; raise `RunError` if it is damaged."""
-        self.answers = samples.read_samples(self._directory)
+    def read(self) -> tuple[SampleAnswer, ...]:
+        """Return all answers, oldest first; raise `RunError` if the file is damaged."""
+        answers = samples.read_samples(self._directory)
+        self.displayed = samples.select_shown(answers)
+        return answers
 
     def append(self, journal: Journal, answers: Sequence[SampleAnswer]) -> None:
         # Fenced: a coordinator that was replaced must not write among its successor's lines.
         with journal.fenced():
             lines = (answer.fields() for answer in answers)
             append_jsonl(self._directory / samples.FILE, lines)
-        self.answers = (*self.answers, *answers)
+        self.displayed = samples.select_shown((*self.displayed, *answers))

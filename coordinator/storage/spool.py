@@ -14,14 +14,17 @@ import mmap
 from collections.abc import Iterator, Set
 from pathlib import Path
 
-from common.errors import RunError, WireError
-from common.files import sync_path, write_at
+from common.disk_errors import disk_errors
+from common.errors import WireError
+from common.files import make_private, sync_path, write_at
 from common.protocol import codec
 from common.protocol.layout import TensorLayout
 from common.protocol.tensor_table import layout_of
 from common.protocol.tensors import Array, Tensors
 from common.protocol.updates import Update
 from common.protocol.wire import unpack
+
+RESUME = "--resume"
 
 
 def decode_delta(update: Update, data: memoryview, layout: TensorLayout) -> Tensors:
@@ -59,14 +62,12 @@ class Spool:
             RunError: The disk refused, for instance because it is full.
         """
         path = self._path / upload
-        fresh = not path.exists()
-        try:
-            self._path.mkdir(parents=True, exist_ok=True)
+        with disk_errors(path, RESUME):
+            fresh = not path.exists()
+            make_private(self._path)
             write_at(path, offset, data)
             if fresh:
                 sync_path(self._path)
-        except OSError as error:
-            raise RunError(f"{path}: {error.strerror}", "make room, then --resume") from None
 
     def frame(self, upload: str) -> bytes:
         """Return the bytes of a complete update after a check of its digest.
@@ -76,10 +77,8 @@ class Spool:
             RunError: The file cannot be read.
         """
         path = self._path / upload
-        try:
+        with disk_errors(path, RESUME):
             frame = path.read_bytes()
-        except OSError as error:
-            raise RunError(f"{path}: {error.strerror}", "restore the run") from None
         if codec.digest(frame) != upload.rpartition(".")[2]:
             raise WireError("the update's bytes do not have the SHA-256 that its chunks claim")
         return frame
@@ -93,9 +92,10 @@ class Spool:
         """Yield the decoded tensors of an accepted update, without reading all of it at once.
 
         Raises:
-            OSError, WireError: The file cannot be read, or is damaged.
+            RunError, WireError: The file cannot be read, or is damaged.
         """
-        with (self._path / upload).open("rb") as file:
+        path = self._path / upload
+        with disk_errors(path, RESUME), path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         update, data = unpack(Update, memoryview(mapped))
         _check_layout(update, layout)
@@ -115,10 +115,13 @@ class Spool:
         (self._path / upload).replace(target)
 
     def drop(self, upload: str) -> None:
-        (self._path / upload).unlink(missing_ok=True)
+        path = self._path / upload
+        with disk_errors(path, RESUME):
+            path.unlink(missing_ok=True)
 
     def sweep(self, known: Set[str]) -> None:
         """Remove every file whose upload is not in `known`."""
-        for path in self._path.glob("*"):  # empty while there is no directory yet
-            if path.name not in known:
-                path.unlink()
+        with disk_errors(self._path, RESUME):
+            for path in self._path.glob("*"):  # empty while there is no directory yet
+                if path.name not in known:
+                    path.unlink()

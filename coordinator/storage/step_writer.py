@@ -8,18 +8,20 @@ the path of an update this comes after `coordinator/service.py`; next is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
-from common.evaluation.federated import federated_evaluations
+from common.evaluation.federated import FederatedEvaluation, federated_evaluations
 from common.protocol.feed import Event
 from common.protocol.versions import VersionSummary
 from common.protocol.wire import pack
 from coordinator.core import event_text, tasks
 from coordinator.core.evaluations import row_limit
 from coordinator.core.events import (
+    AcceptEvaluation,
     AcceptUpdate,
     Action,
+    CloseRound,
     CommitVersion,
     IssueEvaluation,
     IssueTask,
@@ -51,8 +53,8 @@ class StepWriter:
         self._versions, self._spool, self._candidates = run.versions, spool, candidates
         self._kept = KeptUpdates(run.directory, spool)
         self._jsonl = JsonlFiles(run.directory, run.plan.phases)
-        self.summaries: list[VersionSummary] = []
-        """Summaries of all versions, from 0; empty before `start`."""
+        self._losses = retention.RunningLosses(run.plan)
+        self._evaluations: tuple[FederatedEvaluation, ...] | None = None  # None: not up to date
 
     def start(self, version: int) -> None:
         """Finish what a crash has interrupted, and remove files without a row.
@@ -66,8 +68,10 @@ class StepWriter:
             self._spool.sweep(
                 self._journal.unapplied_uploads() | self._journal.unfinished_uploads().keys()
             )
-        self.summaries = self._journal.versions()
-        self._jsonl.catch_up(self._journal)
+        begun = self._plan.phase_end(self._plan.phase_before(version) - 1)
+        for summary in self._journal.each_version(after=begun):  # of the newest phase
+            self._losses.add(summary)
+        self._jsonl.repair(self._journal)
 
     def write(
         self,
@@ -85,23 +89,25 @@ class StepWriter:
         """
         commits = [action for action in actions if isinstance(action, CommitVersion)]
         new = {c.version: write_version(c, self._versions, self._spool, now) for c in commits}
-        self.summaries += new.values()
         described = [event_text.describe(action, before.version, new) for action in actions]
         entries = tuple(entry for entry in described if entry is not None)
         records = tuple(a for a in actions if not isinstance(a, LogEvent)) + entries
+        if any(isinstance(action, AcceptEvaluation) for action in actions):
+            self._evaluations = None
         if records or upload or before.clients is not after.clients:
             self._journal.write(
                 before,
                 after,
                 records,
                 now,
-                frames=self._task_frames(after, actions, now),
+                frames=self._task_frames(after, actions, new, now),
                 summaries=new,
                 drop_chunks=[upload] if upload else [],
                 keep_updates=self._run.keep_updates,
             )
         for summary in new.values():  # the row is fenced: from here on the number is its own
             self._versions.place(summary.version, summary.sha256)
+            self._losses.add(summary)
         return WrittenStep(new, tuple(event_text.to_event(entry, now) for entry in entries))
 
     def clean_up(self, actions: Iterable[Action], upload: str, in_use: Set[int]) -> None:
@@ -115,36 +121,51 @@ class StepWriter:
         for action in actions:
             if isinstance(action, CommitVersion):
                 self._remove_applied_updates(action)
-                self._remove_old_versions(in_use)
+                self._remove_old_versions(action.version, in_use)
 
-    def append_lines(self) -> None:
-        """Append the lines of new versions to the files for people."""
-        self._jsonl.catch_up(self._journal)
+    def append_lines(self, written: WrittenStep, actions: Iterable[Action]) -> None:
+        """Append the lines of new versions and ended evaluations to the files for people."""
+        ended = [(each.version, each.phase) for each in actions if isinstance(each, CloseRound)]
+        if written.summaries or ended:
+            self._jsonl.append(self._journal, written.summaries.values(), ended)
 
     def _task_frames(
-        self, after: CoordinatorState, actions: tuple[Action, ...], now: float
+        self,
+        after: CoordinatorState,
+        actions: tuple[Action, ...],
+        new: Mapping[int, VersionSummary],
+        now: float,
     ) -> dict[str, bytes]:
         """Return the messages of a step's tasks and evaluations, by task id."""
-        template, summaries = self._run.template, self.summaries
+
+        def version(number: int) -> VersionSummary:  # those of this step are not journaled yet
+            return new[number] if number in new else self._journal.version(number)
+
         frames = {}
         for action in actions:
             if isinstance(action, IssueTask):
-                message = tasks.task_message(self._plan, template, action.task, summaries, now)
+                message = tasks.task_message(
+                    self._plan, self._run.template, action.task, version, now
+                )
                 frames[action.task.task_id] = pack(message)
             elif isinstance(action, IssueEvaluation):
                 evaluation = action.evaluation
-                frames[evaluation.task_id] = self._evaluation_frame(after, evaluation, now)
+                frames[evaluation.task_id] = self._evaluation_frame(after, evaluation, version, now)
         return frames
 
     def _evaluation_frame(
-        self, after: CoordinatorState, evaluation: OpenEvaluation, now: float
+        self,
+        after: CoordinatorState,
+        evaluation: OpenEvaluation,
+        version: Callable[[int], VersionSummary],
+        now: float,
     ) -> bytes:
         scored = next((u for u in after.buffer if u.task_id == evaluation.candidate), None)
         message = tasks.evaluation_message(
             self._plan,
             self._run.template,
             evaluation,
-            self.summaries,
+            version,
             self._candidates.ref(scored) if scored else None,
             row_limit(self._plan, after, evaluation.client_id, evaluation.phase),
             now,
@@ -160,13 +181,13 @@ class StepWriter:
         for update in updates:
             self._spool.drop(update.upload)
 
-    def _remove_old_versions(self, in_use: Set[int]) -> None:
+    def _remove_old_versions(self, newest: int, in_use: Set[int]) -> None:
+        if self._evaluations is None:
+            records = self._journal.evaluations(self._plan.phases)
+            self._evaluations = federated_evaluations(records)
         kept = retention.versions_to_keep(
-            self._plan,
-            self.summaries,
-            self._run.keep_versions,
-            set(in_use),
-            federated_evaluations(self._journal.evaluations(self._plan.phases)),
+            *(self._plan, newest, self._run.keep_versions, in_use, self._losses),
+            self._evaluations,
         )
         with self._journal.fenced():  # else a successor's versions would not be kept
             self._versions.retain(kept)

@@ -19,9 +19,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from common.disk_errors import disk_errors
 from common.errors import RunError
 from common.files import sync_path
 from common.protocol import codec
@@ -33,6 +33,7 @@ from common.run_directory.version_files import file_names, read_tensors
 
 TEMPORARY = ".tmp-"
 STAGED = ".made-"
+RESUME = "--resume"
 
 
 class Versions:
@@ -72,24 +73,23 @@ class Versions:
         ref = _ref(self._frame(version, decoded))
         temporary = self._temporary()
         try:
-            self._write(temporary, decoded)
-            _rename(temporary, self._staged(ref.sha256))
-            shutil.rmtree(temporary, ignore_errors=True)  # still there if the same was made before
-            sync_path(self._path)
-        except (OSError, SafetensorError) as error:
-            raise RunError(f"{temporary}: {error}", "make room, then --resume") from None
+            with disk_errors(temporary, RESUME):
+                self._write(temporary, decoded)
+                _rename(temporary, self._staged(ref.sha256))
+                sync_path(self._path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)  # also if the same was made before
         return ref
 
     def place(self, version: int, sha256: str) -> None:
         """Give a staged version its number; call it only once the journal has the version's row."""
         staged = self._staged(sha256)
-        try:
-            _rename(staged, self.directory(version))
+        with disk_errors(staged, RESUME):
+            try:
+                _rename(staged, self.directory(version))
+            except FileNotFoundError:
+                return  # a successor has placed it already
             sync_path(self._path)
-        except FileNotFoundError:
-            return  # a successor has placed it already
-        except OSError as error:
-            raise RunError(f"{staged}: {error}", "make room, then --resume") from None
 
     def roll_forward(self, journaled: Mapping[int, str]) -> None:
         """Place the journaled versions that a crash left staged; safe in any process, at any time.
@@ -123,14 +123,14 @@ class Versions:
 
     def sweep(self, newest: int) -> None:
         """Remove directories without a row; call it after `roll_forward` and inside the fence."""
-        for path in list(self._path.iterdir()):
+        for path in self._entries():
             stray = path.name.isdigit() and int(path.name) > newest
             if stray or path.name.startswith((TEMPORARY, STAGED)):
                 self._remove(path)
 
     def retain(self, keep: set[int]) -> None:
         """Remove every version that is not in `keep`; call it inside the fence."""
-        for path in list(self._path.iterdir()):
+        for path in self._entries():
             if path.name.isdigit() and int(path.name) not in keep:
                 self._remove(path)
 
@@ -140,13 +140,16 @@ class Versions:
         If a replaced coordinator is still writing in it, it can no longer rename it.
         """
         gone = self._temporary()
-        try:
-            path.rename(gone)
-        except FileNotFoundError:
-            return  # another coordinator has just renamed it
-        except OSError as error:
-            raise RunError(f"{path}: {error}", "make versions/ writable") from None
+        with disk_errors(path, RESUME):
+            try:
+                path.rename(gone)
+            except FileNotFoundError:
+                return  # another coordinator has just renamed it
         shutil.rmtree(gone, ignore_errors=True)  # leftovers go at the next start
+
+    def _entries(self) -> list[Path]:
+        with disk_errors(self._path, RESUME):
+            return list(self._path.iterdir())
 
     def _temporary(self) -> Path:
         return self._path / f"{TEMPORARY}{secrets.token_hex(8)}"

@@ -7,6 +7,7 @@ import os
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
+from common.urls import HTTP_ANY, parse_url
 from evaluation.trackers.protocol import Figures, Outcome, RunInfo
 
 MAX_BATCH = 1000  # metrics in one request
@@ -29,6 +30,8 @@ class MlflowTracker:
         # Without it MLflow 3 refuses files, which need neither a server nor SQLAlchemy.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         uri = self._uri or os.environ.get("MLFLOW_TRACKING_URI")
+        if uri and uri.startswith(("http:", "https:")):
+            parse_url(uri, HTTP_ANY)
         self._client = MlflowClient(uri or (run.directory / "mlruns").as_uri())
         if run.tracked_id is not None:
             self._run = run.tracked_id

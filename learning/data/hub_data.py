@@ -10,6 +10,7 @@ In the data path: called by `learning.data.rows` for a source that is not a file
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from huggingface_hub.errors import (
 )
 
 from common.errors import DataError
+from common.urls import check_proxies
 from learning.data.tables import ColumnTable, NumberedRecords, with_class_names
 from learning.models.hub import TIMEOUT
 
@@ -110,6 +112,7 @@ def fetch(source: HubSource, splits: Sequence[str], on_message: Callable[[str], 
         DataError: The hub cannot be reached, has no such data set, revision, configuration or
             split, or gates it; or the data set is defined by a loading script.
     """
+    check_proxies(os.environ)
     on_message(f"looking up data set {source.name} on the hub")
     # As in learning.models.hub: the hub's HTTP errors have no common base class that lasts.
     try:
@@ -144,6 +147,7 @@ def describe_availability(source: HubSource) -> str:
         DataError: The hub cannot be reached, has no such data set or revision, or gates it; and the
             data set was not downloaded before.
     """
+    check_proxies(os.environ)
     try:
         info = huggingface_hub.dataset_info(source.name, revision=source.revision, timeout=TIMEOUT)
     except Exception as error:

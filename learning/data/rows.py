@@ -18,6 +18,7 @@ from typing import Generic, Literal, TypeVar, overload
 
 from common.errors import ConfigError, DataError
 from common.protocol.fields import RowKind
+from common.text import is_one_line
 from learning.data import hub_data, preference_parser, rating_parser, row_parser, tables
 from learning.data.field_values import OnOmission, UnusableRow
 from learning.data.message_parser import messages_to_json
@@ -267,6 +268,8 @@ def _no_row(
     declared: str = "",
 ) -> NoUsableRow:
     first = f"row {skipped[0].line}: {skipped[0].reason}" if skipped else ""
+    if skipped and "UTF-8" in skipped[0].reason:
+        declared = f"; text of Windows is converted by iconv -f WINDOWS-1252 -t UTF-8{declared}"
     present = f"; its columns are {list_names(columns)}" if columns else ""
     remedy = f"{_REQUIRED_FIELDS[kind]}{present}{declared}"
     what = f"{source} has no usable row ({first})" if first else f"{source} has no usable row"
@@ -276,4 +279,4 @@ def _no_row(
 def list_names(columns: Iterable[str]) -> str:
     """Return names on one line; a header line can be anything, even the first row of a text."""
     names = [name if len(name) <= 30 else f"{name[:27]}..." for name in islice(columns, 20)]
-    return ", ".join(name if name.isprintable() else ascii(name) for name in names)
+    return ", ".join(name if is_one_line(name) else ascii(name) for name in names)

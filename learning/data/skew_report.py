@@ -15,6 +15,8 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from common.text import one_line
+
 _NAME = 36  # characters of a label that are shown
 _SHOWN = 20  # labels with a colour of their own: as many as the colour table has
 _TALLEST = 12.0  # inches; with more clients than fit, bars become thinner
@@ -122,10 +124,8 @@ def _labels(counts: LabelCounts) -> list[str]:
 
 
 def _short(label: str) -> str:
-    # A label comes from a file: an escape sequence in it would control the terminal.
-    line = "".join(
-        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(label.split())
-    )
+    # An escape sequence in a label would control the terminal.
+    line = one_line(" ".join(label.split()))
     return line if len(line) <= _NAME else line[: _NAME - 1] + "…"
 
 

@@ -9,14 +9,17 @@ In the data path: called by `learning.data.rows`.
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
 from common.errors import DataError
+from learning.data import csv_records
+from learning.data.file_form import line_end, read_head
+from learning.data.json_records import is_spread, read_list, read_spread
 
 MAX_LINE = 16 * 2**20
 """Bytes of a line that are read: more than the longest row that can be used, in any escaping."""
@@ -29,6 +32,8 @@ line where the form has lines (JSONL, CSV, TSV), otherwise the position in the l
 
 _SAMPLE = 1000  # lines that decide whether a file has a header row
 _BATCH = 256  # rows of Parquet in memory together: with long texts they fit a small machine
+_BLOCK = 2**20
+_DELIMITERS = (",", ";", "\t", "|")
 _Fields = tuple[int, list[str] | str]
 
 
@@ -45,7 +50,9 @@ def open_table(
 ) -> ColumnTable:
     """Open a file of records; its form follows from its suffix, and is JSON for any other suffix.
 
-    A CSV or TSV file has a header row, with one exception for data such as SST-2. In a file of two
+    A CSV file may be delimited by semicolons, tabs or bars, if its header shows it. A JSON file may
+    be one object with the list of rows, or objects that are written over several lines. A CSV or
+    TSV file has a header row, with one exception for data such as SST-2. In a file of two
     columns, neither of them named in `names`, the column with fewer different values (with fewer
     characters, if equal) is the label; if the label in the first line is a whole number or occurs
     again below, that line is data. In TSV, quotes are ordinary characters, as in SST-2.
@@ -58,17 +65,15 @@ def open_table(
     Raises:
         DataError: The file is missing, empty, or not of its form; also while iterating.
     """
-    head = _head(path)
+    head = read_head(path)
     match path.suffix.lower():
         case ".parquet":
             return _parquet(path, names)
         case ".csv":
-            return _delimited(path, _csv_rows(path), names, pair)
+            return _delimited(path, _csv_rows(path, line_end(head), names), names, pair)
         case ".tsv":
-            return _delimited(path, _tsv_rows(path), names, pair)
-    if head.lstrip().startswith(b"["):
-        return ColumnTable(None, _json_list(path))
-    return ColumnTable(None, _json_lines(path))
+            return _delimited(path, _tsv_rows(path, line_end(head)), names, pair)
+    return _json_table(path, head, names)
 
 
 def with_class_names(record: RawRecord, classes: Mapping[str, Sequence[str]]) -> RawRecord:
@@ -85,47 +90,51 @@ def _class_name(value: object, names: Sequence[str]) -> object:
     return names[value] if 0 <= value < len(names) else None
 
 
-def _head(path: Path) -> bytes:
-    """Return the first bytes of a readable file, without a byte order mark."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(4096)
-    except FileNotFoundError:
-        raise DataError(f"data file {path} does not exist", "check the path") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", "check the path") from None
-    except ValueError:  # a NUL in the path
-        raise DataError(
-            "the path of the data file holds a NUL character", "check the path"
-        ) from None
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path} is not UTF-8 but UTF-16 text", "convert it to UTF-8")
-    head = head.removeprefix(b"\xef\xbb\xbf")
-    if not head.strip():
-        raise DataError(f"data file {path} is empty", "give a file with at least one row")
-    return head
+def _parts(path: Path, end: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Yield lines with their ends, in parts of at most `MAX_LINE`, and whether a line is complete.
 
-
-def _lines(path: Path) -> Iterator[str]:
-    """Yield lines with their ends.
-
-    No universal newlines, since texts may hold U+2028 and the like. A line over `MAX_LINE` is cut
-    off there; the remainder is not a usable row in any form.
+    No universal newlines, since texts may hold U+2028 and the like.
     """
-    encoding = "utf-8-sig"  # only the first line can begin with a byte order mark
     try:
         with path.open("rb") as file:
-            while raw := file.readline(MAX_LINE):
-                yield raw.decode(encoding, errors="surrogateescape")
-                encoding = "utf-8"
-                while len(raw) == MAX_LINE and not raw.endswith(b"\n"):
-                    raw = file.readline(MAX_LINE)
+            if end == b"\n":
+                while raw := file.readline(MAX_LINE):
+                    yield raw, len(raw) < MAX_LINE or raw.endswith(end)
+                return
+            rest = b""
+            while block := file.read(_BLOCK):
+                *lines, rest = (rest + block).split(end)
+                yield from ((line + b"\n", True) for line in lines)
+                if len(rest) >= MAX_LINE:
+                    yield rest, False
+                    rest = b""
+            if rest:
+                yield rest, True
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", "check the disk") from None
 
 
-def _json_lines(path: Path) -> NumberedRecords:
-    for number, line in enumerate(_lines(path), 1):
+def _text_parts(path: Path, end: bytes) -> Iterator[tuple[str, bool]]:
+    encoding = "utf-8-sig"  # only the first line can begin with a byte order mark
+    for raw, complete in _parts(path, end):
+        yield raw.decode(encoding, errors="surrogateescape"), complete
+        encoding = "utf-8"
+
+
+def _lines(path: Path, end: bytes) -> Iterator[str]:
+    """Yield lines with their ends; the remainder of a line over `MAX_LINE` is left out.
+
+    What is left is not a usable row in any form.
+    """
+    begins = True
+    for part, complete in _text_parts(path, end):
+        if begins:
+            yield part
+        begins = complete
+
+
+def _json_lines(lines: Iterable[str]) -> NumberedRecords:
+    for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 value = json.loads(line)
@@ -135,41 +144,55 @@ def _json_lines(path: Path) -> NumberedRecords:
                 yield number, value if isinstance(value, dict) else "not a JSON object"
 
 
-def _json_list(path: Path) -> NumberedRecords:
-    try:
-        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-        items = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path} is not a valid JSON list: {error}", "repair it, or write one object per line"
-        ) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", "check the disk") from None
+def _items(items: Iterable[object]) -> NumberedRecords:
     for number, item in enumerate(items, 1):
         yield number, item if isinstance(item, dict) else "not a JSON object"
 
 
-def _tsv_rows(path: Path) -> Iterator[_Fields]:
-    for number, line in enumerate(_lines(path), 1):
+def _json_table(path: Path, head: bytes, names: Collection[str]) -> ColumnTable:
+    if head.lstrip().startswith(b"["):
+        return ColumnTable(None, _items(read_list(path)))
+    lines = _lines(path, line_end(head))
+    first = list(islice((line for line in lines if line.strip()), 2))
+    if first and first[0].lstrip().startswith("{") and is_spread(first[0], len(first) == 1, names):
+        return ColumnTable(None, _items(read_spread(path, names)))
+    return ColumnTable(None, _json_lines(_lines(path, line_end(head))))
+
+
+def _tsv_rows(path: Path, end: bytes) -> Iterator[_Fields]:
+    for number, line in enumerate(_lines(path, end), 1):
         if line.strip():
             yield number, line.rstrip("\r\n").split("\t")
 
 
-def _csv_rows(path: Path) -> Iterator[_Fields]:
-    # Strict: a quote that is never closed must not make the rest of the file one text. The reader
-    # stops at csv.field_size_limit() and continues with the next line.
-    reader = csv.reader(_lines(path), strict=True)
-    while True:
-        number = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error:
-            yield number, "not valid CSV"
-        else:
-            if any(field.strip() for field in fields):
-                yield number, fields
+def _csv_rows(path: Path, end: bytes, names: Collection[str]) -> Iterator[_Fields]:
+    first = next(_lines(path, end), "")
+    delimiter = _named_delimiter(first) or _delimiter(first, names)
+    for number, text in csv_records.records(_text_parts(path, end), delimiter):
+        if number == 1 and _named_delimiter(first):
+            continue
+        fields = csv_records.parse(text, delimiter)
+        if isinstance(fields, str) or any(field.strip() for field in fields):
+            yield number, fields
+
+
+def _named_delimiter(line: str) -> str:
+    """Return the delimiter that the first line of a file for Excel names; empty if it names none.
+
+    Excel writes `sep=;`.
+    """
+    found = re.fullmatch(r"sep=([;,|\t])[\r\n]*", line, re.IGNORECASE)
+    return found[1] if found else ""
+
+
+def _delimiter(header: str, names: Collection[str]) -> str:
+    """Return another delimiter than the comma if only it makes the first line a known header."""
+    for delimiter in _DELIMITERS:
+        cells = csv_records.parse(header, delimiter)
+        several = isinstance(cells, list) and len(cells) > 1
+        if several and any(cell.strip().lower() in names for cell in cells):
+            return delimiter
+    return ","
 
 
 def _delimited(

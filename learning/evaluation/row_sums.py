@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.errors import ModelError
-from common.evaluation.sums import MAX_CLASSES, EvaluationSums
+from common.evaluation.sums import EvaluationSums
 
 PairValues = Sequence[tuple[float, float]]
 """A number for the chosen and one for the rejected answer of each pair."""
@@ -87,14 +87,10 @@ def rating_sums(
 def class_sums(
     nats: Sequence[float], predicted: Sequence[int], true: Sequence[int], classes: int
 ) -> EvaluationSums:
-    """Return loss, correct texts and confusion matrix from −log p of the true classes.
-
-    There is no matrix of more than `MAX_CLASSES` classes.
-    """
-    confusion = [[0] * classes for _ in range(classes)] if classes <= MAX_CLASSES and true else []
+    """Return loss, correct texts and confusion matrix from −log p of the true classes."""
+    confusion = [[0] * classes for _ in range(classes)] if true else []
     for guess, right in zip(predicted, true, strict=True):
-        if confusion:
-            confusion[right][guess] += 1
+        confusion[right][guess] += 1
     return _make(
         rows=len(nats),
         loss=_loss(nats),

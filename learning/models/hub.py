@@ -10,6 +10,7 @@ directory.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from common.errors import ModelError
 from common.protocol.manifest import is_model_file
+from common.urls import check_proxies
 from learning.progress import ProgressCallback
 
 TIMEOUT = 5.0
@@ -50,6 +52,7 @@ def is_available(name: str, revision: str | None) -> bool:
 
     An answer that there is no such model, or that it is gated, counts: `download` reports it.
     """
+    check_proxies(os.environ)
     try:
         huggingface_hub.model_info(name, revision=revision, timeout=TIMEOUT)
     except (GatedRepoError, RevisionNotFoundError, RepositoryNotFoundError):
@@ -65,6 +68,7 @@ def download(name: str, revision: str | None, on_progress: ProgressCallback) -> 
     Raises:
         ModelError: The hub cannot be reached, has no such model or revision, or gates it.
     """
+    check_proxies(os.environ)
     disable_progress_bars()
     on_progress(f"looking up {name} on the hub", 0.0)
     # The hub's client lets the errors of its HTTP library through, and that library has changed
@@ -99,6 +103,7 @@ def resolve_commit(name: str, revision: str | None) -> str:
     Raises:
         ModelError: The hub cannot be reached, has no such model or revision, or gates it.
     """
+    check_proxies(os.environ)
     try:
         info = huggingface_hub.model_info(name, revision=revision, timeout=TIMEOUT)
     except Exception as error:  # see `download`

@@ -86,6 +86,8 @@ def check(
         *_check_files(files, workers),
     ]
     recomputed = _recompute(files, records, problems)
+    if witness is not None and recomputed < len(files.versions) - 1:
+        problems.append(f"only {recomputed} of {len(files.versions) - 1} versions are recomputed")
     applied = {u["task_id"] for version in files.versions for u in version["updates"]}
     accepted = [
         task

@@ -20,16 +20,15 @@ from common.protocol.membership import Membership
 from common.protocol.tasks import Receipt
 from common.protocol.versions import VersionSummary
 from common.protocol.wire import pack, unpack
-from common.store import view
+from common.store import heartbeats, view
 from common.store.embedded import EmbeddedStore
+from common.store.heartbeats import MAX_WORKERS_PER_SITE
 from common.store.store import (
     CHUNK,
     FEED_LENGTH,
     HEARTBEAT_TTL_S,
-    MAX_WORKERS_PER_SITE,
     Store,
     connect,
-    host_and_port,
 )
 from common.store.view import ClientRow, QueueRow, RunInfo
 
@@ -68,8 +67,8 @@ def event(text: str) -> Event:
     return Event(at=1.0, level="info", kind="test", text=text)
 
 
-def heartbeat(worker: str) -> Heartbeat:
-    return Heartbeat(worker_id=worker, site="local", state="waiting")
+def heartbeat(worker: str, site: str = "local") -> Heartbeat:
+    return Heartbeat(worker_id=worker, site=site, state="waiting")
 
 
 # blobs
@@ -177,6 +176,46 @@ def test_the_number_of_workers_of_a_site_is_limited(opened: Opened, run: str) ->
     assert len(opened.store.heartbeats(run)) == MAX_WORKERS_PER_SITE
 
 
+def test_a_flood_of_keys_costs_a_bounded_number_of_requests_and_hides_no_other_site(
+    opened: Opened, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeats, "SCAN_KEYS", 400)
+    monkeypatch.setattr(heartbeats, "SCAN_COUNT", 100)
+    flood = {f"fccl:{run}:heartbeat:evil:w{i}": b"x" for i in range(5000)}
+    opened.client.mset(flood)
+    opened.store.put_heartbeat(run, heartbeat("w1"))
+    reader, calls = opened.store.heartbeat_reader(run), list[int]()
+    do = reader._do
+    reader._do = lambda call: calls.append(1) or do(call)  # type: ignore[func-returns-value]
+    [found] = reader.read(["local"])  # by its index, whatever else the server holds
+    assert found.worker_id == "w1" and len(calls) <= 4 + 3
+    assert reader.crowded == {"evil"}
+    opened.client.delete(*flood)
+
+
+def test_workers_of_earlier_releases_are_found_without_an_index(opened: Opened, run: str) -> None:
+    for worker in ("w1", "w2"):
+        key = f"fccl:{run}:heartbeat:hospital-a:{worker}"
+        opened.client.set(key, pack(heartbeat(worker, site="hospital-a")))
+    reader = opened.store.heartbeat_reader(run)
+    assert [beat.worker_id for beat in reader.read()] == ["w1", "w2"]
+    opened.client.delete(f"fccl:{run}:heartbeat:hospital-a:w1")
+    assert [beat.worker_id for beat in reader.read()] == ["w2"]
+    assert reader.crowded == frozenset()
+
+
+def test_only_so_many_bytes_of_a_site_are_read(
+    opened: Opened, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(10):
+        opened.store.put_heartbeat(run, heartbeat(f"w{i}"))
+    opened.client.lpush(f"fccl:{run}:heartbeat:local:list", "no string")
+    size = len(pack(heartbeat("w0")))
+    monkeypatch.setattr(heartbeats, "MAX_SITE_BYTES", 4 * size)
+    reader = opened.store.heartbeat_reader(run)
+    assert len(reader.read()) == 4 and reader.crowded == {"local"}
+
+
 def test_a_site_can_read_whether_its_client_takes_part(store: Store, run: str) -> None:
     membership = Membership(client_id="hospital-a", state="refused", nonce=3, reason="no rows")
     assert store.get_membership(run, "hospital-a", "hospital-a") is None
@@ -272,7 +311,7 @@ def test_the_view_has_everything_that_was_published(store: Store, run: str) -> N
     store.set_info(run, pack(info(run)))
     for version in (10, 9, 2):
         summary = VersionSummary(version=version, phase=0, at=1.0, sha256=SHA, nbytes=1)
-        store.put_summary(run, version, summary.model_dump_json())
+        store.put_summaries(run, [(version, summary.model_dump_json())])
     row = ClientRow(client_id="c0", site="local", rows=9, issued=1, participation=0)
     store.put_table(run, "clients", {"c0": pack(row)})
     store.put_table(run, "queues", {"q": pack(QueueRow(queue="q", messages=1, consumers=2))})
@@ -291,7 +330,7 @@ def test_the_view_has_everything_that_was_published(store: Store, run: str) -> N
 def test_a_reader_decodes_only_what_has_changed(store: Store, run: str) -> None:
     def publish(version: int) -> None:
         summary = VersionSummary(version=version, phase=0, at=1.0, sha256=SHA, nbytes=1)
-        store.put_summary(run, version, summary.model_dump_json())
+        store.put_summaries(run, [(version, summary.model_dump_json())])
 
     store.set_run(run, run)
     store.set_info(run, pack(info(run)))
@@ -335,7 +374,7 @@ def test_a_status_of_another_protocol_is_an_error_in_one_line(
     store.set_run(run, run)
     store.set_info(run, b"FCCL\x09....." if part == "info" else pack(info(run)))
     if part == "summary":
-        store.put_summary(run, 1, '{"version": 1, "new": true}')
+        store.put_summaries(run, [(1, '{"version": 1, "new": true}')])
     with pytest.raises(StoreError, match="upgrade fccl") as caught:
         view.read(store, run)
     assert "\n" not in str(caught.value)
@@ -360,11 +399,6 @@ def test_the_error_of_an_unreachable_store_is_one_line_without_the_password(url:
     assert "hun" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
-
-
-def test_host_and_port_omits_the_credentials() -> None:
-    assert host_and_port("redis://user:p@ss@host:6379/0?password=x") == "host:6379/0"
-    assert host_and_port("rediss://host:6379") == "host:6379"
 
 
 def test_the_error_of_a_lost_store_has_its_address() -> None:

@@ -299,7 +299,8 @@ def test_a_store_that_is_lost_and_comes_back_empty_only_pauses_the_run(
         run.reaches(1)
         private_redis.kill()
         coordinator.says("degraded")
-        private_redis.restart(kill=True, wipe=True)
+        private_redis.empty()
+        private_redis.start()
         coordinator.says("restored")
         assert [process.end() for process in (coordinator, *workers)] == [0, 0, 0]
         assert run.version() == 5
@@ -369,6 +370,28 @@ def test_a_paused_coordinator_that_was_replaced_ends_and_writes_nothing(
     assert new.end() == 0
     assert [worker.end() for worker in workers] == [0, 0]
     assert attempts_of_epoch_1(run) == before
+    assert run.version() == 6
+    check_applied_once(run)
+
+
+@pytest.mark.slow
+def test_a_coordinator_stopped_within_a_transaction_is_named_and_replaced_once_killed(
+    make_federation: MakeFederation,
+) -> None:
+    run = make_federation(versions=6)
+    old, workers = run.coordinator(), [run.worker(), run.worker()]
+    run.reaches(1)
+    run.freeze(old, in_transaction=True)
+    given_up = run.coordinator("--resume")
+    assert given_up.end() == 7
+    assert f"process id {old.pid} on" in given_up.err
+    assert f"`kill -KILL {old.pid}` ends it" in given_up.err
+    assert (run.status() or {})["info"]["version"] == run.version()  # readers are not held up
+    new = run.coordinator("--resume")
+    new.says("run.db is locked by")
+    old.kill()
+    assert new.end() == 0
+    assert [worker.end() for worker in workers] == [0, 0]
     assert run.version() == 6
     check_applied_once(run)
 

@@ -22,6 +22,7 @@ from common.protocol.invitation import Invitation, broker_hash
 from common.protocol.naming import join_user, site_user
 from common.store import acl
 from common.store.store import connect
+from common.urls import SITE_STORE, parse_url
 from coordinator.core.events import LogEvent
 from coordinator.sites.credentials import InvitationTerms, SiteAccess
 from coordinator.sites.registry import SiteRegistry
@@ -168,7 +169,7 @@ def test_a_used_token_cannot_ask_for_other_credentials(
     with coordinator.open():
         join(invitation, tmp_path / "a")
     login = join_user(invitation.token_id)
-    url = identity.with_login(invitation.store, login, invitation.secret)
+    url = parse_url(invitation.store, SITE_STORE).with_login(login, invitation.secret)
     store = connect(url, ca=str(tmp_path / "a" / "ca.pem"))
     with pytest.raises(StoreAccessError):
         store.put_join_request(invitation.token_id, b"{}")

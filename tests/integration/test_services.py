@@ -168,7 +168,7 @@ def test_a_second_command_in_the_same_folder_is_refused_meanwhile(
 ) -> None:
     first = place.script("services", "up", *ANY)
     first.says("waiting for RabbitMQ")
-    assert "another `fccl services`" in run(place, "up", *ANY, code=2).err
+    assert "another start is at work in" in run(place, "up", *ANY, code=7).err
     assert first.end() == 0
 
 

@@ -169,25 +169,30 @@ class Federation:
         rows = self.rows("SELECT value FROM epoch")
         return int(rows[0][0]) if rows else 0
 
-    def freeze(self, coordinator: Command) -> None:
-        """Stop a coordinator with SIGSTOP while it holds no lock on the journal.
+    def freeze(self, coordinator: Command, *, in_transaction: bool = False) -> None:
+        """Stop a coordinator with SIGSTOP, between two transactions or within one.
 
         One that is stopped within a transaction keeps the journal locked, so nothing can replace
-        it; that is another case than the takeover which the callers test.
+        it until it ends or goes on.
         """
 
         def freeze_once() -> bool:
             coordinator.signal(signal.SIGSTOP)
             eventually("it is stopped", lambda: process_state(coordinator.pid).startswith("T"))
-            with closing(sqlite3.connect(self.run / "run.db", timeout=0)) as db:
-                try:
-                    db.execute("BEGIN IMMEDIATE")
-                    return True
-                except sqlite3.OperationalError:
-                    coordinator.signal(signal.SIGCONT)
-                    return False
+            if self._journal_is_locked() == in_transaction:
+                return True
+            coordinator.signal(signal.SIGCONT)
+            return False
 
-        eventually("the coordinator is stopped between two transactions", freeze_once)
+        eventually("the coordinator is stopped where it should be", freeze_once)
+
+    def _journal_is_locked(self) -> bool:
+        with closing(sqlite3.connect(self.run / "run.db", timeout=0)) as db:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+        return False
 
     def beats(self) -> tuple[Heartbeat, ...]:
         return connect(self._store_url).heartbeats(self.run_id) if self.epoch() else ()

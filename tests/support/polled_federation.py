@@ -190,6 +190,7 @@ class PolledFederation:
         self.now, self.turns, self.events = 0.0, 0, list[Event]()
         self.stop = threading.Event()
         self.on_turn: Callable[[], None] = lambda: None
+        self.on_event: Callable[[Event], None] = lambda event: None
         self.worker_is_absent = False
         self.answer: Callable[[bytes], bytes] = answer  # task → update, both as frames
         self.metrics: CoordinatorObserver | None = None
@@ -217,12 +218,16 @@ class PolledFederation:
             self.store,
             lambda: self.now,
             users={"local": "local"},
-            on_event=self.events.append,
+            on_event=self._on_event,
             metrics=self.metrics,
             access=self.access,
             samples=self.samples,
             scores=self.scores,
         )
+
+    def _on_event(self, event: Event) -> None:
+        self.events.append(event)
+        self.on_event(event)
 
     def serve(self) -> RunOutcome:
         return self.service().serve(self.stop)

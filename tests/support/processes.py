@@ -60,6 +60,12 @@ def process_state(pid: int) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
+def _main() -> None:
+    from cli.main import main
+
+    main()
+
+
 class Command:
     """A started command."""
 
@@ -116,8 +122,23 @@ class Command:
 class Commands:
     """Starter of commands in one directory; `close` kills those that still run."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        program: Sequence[str | Path] = (SCRIPT,),
+        main: Callable[[], None] = _main,
+    ) -> None:
+        """Store the arguments.
+
+        Args:
+            directory: Working directory of the commands, and the place of their logs.
+            environment: Variables of all commands.
+            program: Command line of `script`, without the arguments of `fccl`.
+            main: Function that `fork` calls in the new process.
+        """
         self._directory = directory
+        self._program, self._main = program, main
         # A second model in every coordinator would only slow down tests that do not use it.
         self._environment = {"FCCL_SAMPLES__PROMPTS": "0", **environment}
         self._started: list[Command] = []
@@ -127,7 +148,7 @@ class Commands:
         environment = os.environ | self._environment | variables
         with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
             process = subprocess.Popen(
-                [SCRIPT, *args],
+                [*self._program, *args],
                 cwd=self._directory,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -144,7 +165,9 @@ class Commands:
         for stream in (".out", ".err"):
             log.with_suffix(stream).touch()
         process = _forks().Process(
-            target=_command, args=(args, self._directory, environment, log), daemon=True
+            target=_command,
+            args=(self._main, args, self._directory, environment, log),
+            daemon=True,
         )
         process.start()
         return self._remember(Command(process, log))
@@ -194,7 +217,13 @@ def _forks() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _command(args: Sequence[str], directory: Path, environment: dict[str, str], log: Path) -> None:
+def _command(
+    main: Callable[[], None],
+    args: Sequence[str],
+    directory: Path,
+    environment: dict[str, str],
+    log: Path,
+) -> None:
     for number, stream in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(log.with_suffix(stream), os.O_WRONLY | os.O_APPEND), number)
     os.chdir(directory)
@@ -203,6 +232,4 @@ def _command(args: Sequence[str], directory: Path, environment: dict[str, str], 
     sys.argv = ["fccl", *args]
     if args[0] == "coordinator":
         forked_children.install()
-    from cli.main import main
-
     main()

@@ -13,12 +13,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Protocol
 
 from cli.services import servers
 from cli.services.ports import free_port
+from cli.services.processes import load
 from cli.services.rabbitmq_server import PrivateRabbitMQ as RabbitMQServer
 from cli.services.redis_server import PrivateRedis as RedisServer
 from common.errors import FcclError
@@ -104,6 +106,17 @@ class _Private:
     def kill(self) -> None:
         servers.stop(self._server, signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Freeze its processes, so that connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in load(servers.record_path(self._server.home)).running:
+            process.signal(number)
+
     def restart(self, kill: bool = False) -> None:
         """Stop (or kill) it, and start it again on the same port with the same data."""
         self.kill() if kill else self.stop()
@@ -122,12 +135,10 @@ class PrivateRedis(_Private):
         home = Path(tempfile.mkdtemp(prefix="fccl-redis-"))
         super().__init__(RedisServer(home, free_port(), durable=True))
 
-    def restart(self, kill: bool = False, wipe: bool = False) -> None:
-        """Stop (or kill) and start again; with `wipe`, as an empty server."""
-        self.kill() if kill else self.stop()
-        if wipe:
-            shutil.rmtree(self._server.home / "appendonlydir", ignore_errors=True)
-        self.start()
+    def empty(self) -> None:
+        """Kill it, and remove its data."""
+        self.kill()
+        shutil.rmtree(self._server.home / "appendonlydir", ignore_errors=True)
 
 
 class PrivateRabbitMQ(_Private):
@@ -137,6 +148,16 @@ class PrivateRabbitMQ(_Private):
         _find(RabbitMQServer, "FCCL_TEST_RABBITMQ_URL")
         home = Path(tempfile.mkdtemp(prefix="fccl-rabbitmq-"))
         super().__init__(RabbitMQServer(home, free_port(), free_bytes=16 << 20))
+
+    def control(self, *command: str) -> None:
+        """Run `rabbitmqctl` on this node, in the node's own environment."""
+        [node] = [
+            p for p in load(servers.record_path(self._server.home)).running if p.role == "node"
+        ]
+        raw = Path(f"/proc/{node.pid}/environ").read_bytes().rstrip(b"\0")
+        environment = dict(line.split(b"=", 1) for line in raw.split(b"\0"))
+        script = Path(RabbitMQServer.find()[0]).with_name("rabbitmqctl")
+        subprocess.run([str(script), *command], env=environment, check=True, capture_output=True)
 
 
 def find_binaries() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,14 @@ class WitnessedRun:
         self.execute(query, json.dumps(summary), version)
 
 
+@contextmanager
+def small_chunks() -> Iterator[None]:
+    """Make the coordinator expect chunks of a few hundred bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ingest, "parse_chunk", partial(parse_chunk, chunk_bytes=CHUNK))
+        yield
+
+
 def witnessed_run(
     directory: Path,
     answer: Callable[[bytes], bytes] = answer,
@@ -69,8 +77,7 @@ def witnessed_run(
     federation.answer = witnessed
     if not complete:
         federation.on_turn = stop_after_a_version
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ingest, "parse_chunk", partial(parse_chunk, chunk_bytes=CHUNK))
+    with small_chunks():
         assert federation.serve().complete == complete
     with (run.witness / "receipts.jsonl").open("w") as lines:
         for task in sorted({path.name[:7] for path in (run.witness / "updates").iterdir()}):

@@ -15,9 +15,9 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
 from common.protocol.feed import Event
-from common.protocol.fields import one_line
 from common.protocol.versions import UpdateSummary, VersionSummary
 from common.store.view import FederationView
+from common.text import one_line
 from tui.data.events import recent_rejections, rejection_reason
 from tui.data.reader import Snapshot
 from tui.data.weights import count_staleness, histogram_bins

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import get_args
 
+from filelock import FileLock
+
 from common.errors import ConfigError, DataError
 from common.protocol.fields import RowKind
 from learning.data import rows
@@ -236,9 +238,10 @@ def _report_missing(
 def _write(out: Path, site: str, by_kind: Mapping[RowKind, Sequence[Row]]) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for old in out.glob("*.jsonl"):
-            old.unlink()
-        for kind, some in by_kind.items():
-            rows.write(out / f"{site}_{kind}.jsonl", some)
+        with FileLock(out / ".lock"):  # workers of a site may start at the same moment
+            for old in out.glob("*.jsonl"):
+                old.unlink()
+            for kind, some in by_kind.items():
+                rows.write(out / f"{site}_{kind}.jsonl", some)
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror})", "make room there") from None

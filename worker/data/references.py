@@ -21,7 +21,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from common.files import write_durable
+from common.disk_errors import disk_errors, is_refusal
+from common.files import make_private, write_durable
 from common.protocol.tensors import Tensors
 from learning.objectives.tokens import TokenisedExample
 
@@ -60,9 +61,10 @@ class References:
         if missing:
             values = compute(self.fetch(), list(missing.values()))
             known |= dict(zip(missing, map(float, values), strict=True))
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_durable(path, _dump(known))
-            _remove_old(self.folder)
+            with disk_errors(path):
+                make_private(self.folder)
+                write_durable(path, _dump(known))
+                _remove_old(self.folder)
         return [known[key] for key in keys]
 
 
@@ -80,7 +82,9 @@ def _load(path: Path) -> dict[bytes, float]:
     try:
         found = load_file(path)
         keys, nats = found["keys"], found["nats"]
-    except (FileNotFoundError, SafetensorError, KeyError):
+    except (FileNotFoundError, SafetensorError, KeyError) as error:
+        if is_refusal(error):
+            raise
         return {}
     if keys.shape != (len(nats), _KEY_BYTES):
         return {}

@@ -34,6 +34,7 @@ from common.protocol.delivery import (
 from common.protocol.tensors import Tensors
 from common.store.errors import StorePermissionError
 from common.store.store import Store
+from common.text import one_line
 from learning.models import export
 from learning.models.export import BASE_FOLDER, ExportedModel
 from learning.models.lora import delivered_config
@@ -212,7 +213,7 @@ def _clean(card: bytes) -> str:
         text = card.decode()
     except UnicodeDecodeError:
         raise WireError("the card is not UTF-8 text") from None
-    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+    return "\n".join(one_line(line) for line in text.split("\n"))
 
 
 def _remove(path: Path) -> None:

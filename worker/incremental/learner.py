@@ -22,7 +22,7 @@ from filelock import Timeout
 
 from common.clock import Clock
 from common.config.config import IncrementalConfig
-from common.errors import DataError, ModelError, StoreError, WireError
+from common.errors import DataError, DiskError, ModelError, StoreError, WireError
 from common.protocol.fields import ROW_KINDS
 from common.protocol.heartbeat import InboxFigures
 from common.protocol.tasks import Receipt, TrainTask
@@ -35,6 +35,7 @@ from worker.events import EventCallback, WorkerEventKind
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.inbox.learning_store import LearningStore
+from worker.incremental.inbox.schema import InboxDamaged
 from worker.incremental.inbox.summaries import InboxSummaries
 from worker.incremental.inbox.watcher import InboxWatcher
 from worker.incremental.serving.newest_version import SAVE_INTERVAL_S, NewestVersion, model_of
@@ -49,7 +50,7 @@ from worker.task_failures import TaskFailures
 from worker.trainer import NO_START, IncrementalStart
 
 MAX_BATCH_ITEMS = 256
-_EXPECTED = (StoreError, WireError, ModelError, DataError)
+_EXPECTED = (StoreError, WireError, ModelError, DataError, DiskError)
 
 
 @dataclass(frozen=True)
@@ -172,15 +173,23 @@ class Learner:
 
     def release_task(self, task: TrainTask) -> None:
         """Make what an abandoned or refused task would have carried unsent again."""
-        self._settle(f"{task.task_id}.{task.attempt}", accepted=False)
+        try:
+            self._settle(f"{task.task_id}.{task.attempt}", accepted=False)
+        except DataError as error:
+            self._report_waiting(str(error))  # `_recover` makes up for it
 
     def apply_receipt(self, pending: PendingUpdate, receipt: Receipt) -> None:
-        """Apply the receipt of an update, from any thread; repeating it is harmless."""
+        """Apply the receipt of an update, from any thread; repeating it is harmless.
+
+        Raises:
+            DataError: The disk refuses. Until the receipt is applied, the update must stay on the
+                disk: otherwise what it carried would be sent a second time.
+        """
         accepted = receipt.state == "accepted" and receipt.attempt == pending.attempt
         self._settle(pending.update_id, accepted=accepted)
 
     def _settle(self, update_id: str, *, accepted: bool) -> None:
-        client = self._updates.pop(update_id, None)
+        client = self._updates.get(update_id)
         paths = [self._paths[client]] if client else list(self._paths.values())
         for path in paths:
             if not path.exists():
@@ -188,12 +197,13 @@ class Learner:
             try:
                 with LearningStore(path) as store:
                     count = store.apply_receipt(update_id, accepted=accepted)
-            except DataError as error:
+            except InboxDamaged as error:  # there is nothing that could be sent again
                 self._report_waiting(str(error))
                 continue
             if count and accepted:
                 text = f"update {update_id} with {count} items of live input was accepted"
                 self._callbacks.on_event(WorkerEventKind.SETTLED, text)
+        self._updates.pop(update_id, None)
 
     def _make_start(self, context: ClientContext, task: TrainTask) -> IncrementalStart:
         store, kind = context.store, ROW_KINDS[task.objective]

@@ -14,12 +14,13 @@ from typing import Any
 
 from filelock import FileLock
 
+from common.disk_errors import disk_errors, translate
 from common.errors import RunError
-from common.files import write_durable
+from common.files import make_private, write_durable
 from common.protocol.run_plan import RunPlan
 
 FILE = "approvals.json"
-_REMEDY = "name a writable directory with --state"
+_REMEDY = "start the worker again, or name another folder with --state"
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,12 @@ class Approvals:
         self._put(plan, {"shown_at": shown, "approved_at": now})
 
     def _put(self, plan: RunPlan, entry: Mapping[str, float]) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(self.path, _REMEDY):
+            make_private(self.path.parent)
             with FileLock(self.path.with_name(f".{FILE}.lock")):
                 entries = self._read()
                 entries[plan.digest] = {**entry, "plan": plan.fields()}
                 write_durable(self.path, json.dumps(entries, indent=1).encode())
-        except OSError as error:
-            raise RunError(f"{self.path}: {error.strerror}", _REMEDY) from None
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -74,7 +73,7 @@ class Approvals:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise RunError(f"{self.path}: {error.strerror}", _REMEDY) from None
+            raise translate(error, self.path, _REMEDY) or error from None
         except (ValueError, TypeError, KeyError, AttributeError):
             pass
         raise RunError(f"{self.path} is damaged", "remove it, and approve the plan again")

@@ -21,6 +21,7 @@ _UNITS = {
 }  # fmt: skip
 """Bytes per second of each unit."""
 MIN_RATE = 1000.0
+MAX_RATE = 1e12
 BURST_S = 1.0  # of unused bandwidth that is kept
 _TURN_S = 1.0  # longest pause between two calls of `on_wait`
 _LEAST_S = 0.001  # shortest pause; less may be lost in the rounding of the clock
@@ -38,6 +39,8 @@ def parse_rate(text: str) -> float:
         units = ", ".join(_UNITS)
         raise ValueError(f"{text!r:.80} is not a bandwidth: write a number and one of {units}")
     rate = float(match[1]) * _UNITS[match[2]]
+    if rate > MAX_RATE:
+        raise ValueError(f"{text:.80} is more than 1 TB/s: write `unlimited`")
     if rate < MIN_RATE:
         raise ValueError(f"{text} is less than 1 kB/s, at which no update arrives in time")
     return rate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from common.config.overrides import WORKER_PREFIX, parse_value
+from common.config.overrides import WORKER_PREFIX
+from common.config.toml_file import check_values, parse_value, read_toml
 from common.errors import ConfigError, RunError
 from common.files import write_durable
 from common.protocol.wire import explain
@@ -47,6 +47,7 @@ def load(path: Path, environ: Mapping[str, str] | None = None, **options: Any) -
         if variable.startswith(WORKER_PREFIX) and text:
             key = variable.removeprefix(WORKER_PREFIX).lower()
             table[key], sources[key] = parse_value(text), variable
+            check_values({key: table[key]}, lambda key, variable=variable: variable)
     for key, value in options.items():
         if value is not None:
             table[key], sources[key] = value, f"option --{key}"
@@ -98,10 +99,6 @@ def _parse(table: Mapping[str, Any], sources: Mapping[str, str]) -> SiteSettings
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error})", "check the file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}", "correct the TOML at that place") from None

@@ -14,13 +14,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
 
 from common.config.config import BrokerConfig, FederationConfig, RunConfig, StoreConfig
 from common.errors import JoinError
 from common.files import write_durable
 from common.protocol.fields import RowKind
 from common.protocol.naming import site_user
+from common.urls import SITE_BROKER, SITE_STORE, parse_url
 
 FILE = "identity.json"
 CA_FILE = "ca.pem"
@@ -73,7 +73,10 @@ def read(path: Path) -> Identity:
     """
     fields = json.loads(path.read_text(encoding="utf-8"))
     lists = {name: tuple(fields.get(name, ())) for name in ("kinds", "labels")}
-    return Identity(**(fields | lists))
+    identity = Identity(**(fields | lists))
+    parse_url(identity.broker, SITE_BROKER)
+    parse_url(identity.store, SITE_STORE)
+    return identity
 
 
 def save(path: Path, identity: Identity) -> None:
@@ -103,16 +106,10 @@ def worker_config(identity: Identity, directory: Path) -> FederationConfig:
     user = site_user(identity.name, identity.site)
     return FederationConfig(
         run=RunConfig(name=identity.name, dir=str(directory)),
-        broker=BrokerConfig(url=with_login(identity.broker, user, identity.password), ca=ca),
-        store=StoreConfig(url=with_login(identity.store, user, identity.password), ca=ca),
+        broker=BrokerConfig(
+            url=parse_url(identity.broker, SITE_BROKER).with_login(user, identity.password), ca=ca
+        ),
+        store=StoreConfig(
+            url=parse_url(identity.store, SITE_STORE).with_login(user, identity.password), ca=ca
+        ),
     )
-
-
-def with_login(url: str, user: str, password: str) -> str:
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    path = parts.path
-    if parts.scheme.startswith("redis") and path in {"", "/"}:
-        path = "/0"
-    login = f"{quote(user, safe='')}:{quote(password, safe='')}"
-    return urlunsplit((parts.scheme, f"{login}@{host}", path, "", ""))

@@ -14,7 +14,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Event as Flag
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -33,7 +32,9 @@ from common.protocol.invitation import (
     store_hash,
 )
 from common.protocol.naming import join_user
+from common.start_lock import only_start
 from common.store.store import Store, connect
+from common.urls import SITE_BROKER, SITE_STORE, parse_url
 from worker.events import EventCallback, WorkerEventKind
 from worker.site import identity
 from worker.site.identity import CA_FILE, Identity
@@ -64,10 +65,24 @@ def join(
             machine's clock is far off.
         BrokerError: The broker is out of reach, or its certificate is refused.
         StoreError: Likewise for the store.
+        RunError: Another process joins with this directory.
     """
     known = identity.load(directory)
     if known is not None and known.admitted and known.token_id == invitation.token_id:
         return known
+    with only_start(directory):
+        return _join(invitation, directory, host, software, stop, on_event, clock)
+
+
+def _join(
+    invitation: Invitation,
+    directory: Path,
+    host: str,
+    software: str,
+    stop: Flag,
+    on_event: EventCallback,
+    clock: Clock,
+) -> Identity | None:
     pending = _pending_identity(invitation, directory, host, software)
     store = _connect_store(invitation, directory)
     _check_clock(store, clock)
@@ -135,7 +150,8 @@ def _pending_identity(
 
 def _connect_store(invitation: Invitation, directory: Path) -> Store:
     """Connect to the store as the user of the token, who may only ask to join."""
-    url = identity.with_login(invitation.store, join_user(invitation.token_id), invitation.secret)
+    server = parse_url(invitation.store, SITE_STORE)
+    url = server.with_login(join_user(invitation.token_id), invitation.secret)
     ca = str(directory / CA_FILE) if invitation.ca else None
     try:
         return connect(url, ca=ca)
@@ -162,15 +178,14 @@ def _check_broker(url: str, ca: str | None) -> None:
 
     There is no user to log in with yet, and RabbitMQ sends nothing before the client does.
     """
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or 5672
+    server = parse_url(url, SITE_BROKER)
     try:
-        with socket.create_connection((host, port), timeout=CONNECT_S) as plain:
-            if parts.scheme == "amqps":
-                with verifying_context(ca).wrap_socket(plain, server_hostname=host):
+        with socket.create_connection((server.host, server.port), timeout=CONNECT_S) as plain:
+            if server.scheme == "amqps":
+                with verifying_context(ca).wrap_socket(plain, server_hostname=server.host):
                     pass
     except (OSError, ssl.SSLError) as error:
-        raise connect_error(error, f"{host}:{port}") from None
+        raise connect_error(error, server.address) from None
 
 
 def _request(

@@ -11,7 +11,7 @@ from threading import Event as Flag
 from common.errors import StoreError
 from common.protocol.wire import unpack
 from common.store.store import Store
-from common.store.view import RunInfo
+from common.store.view import ENDED_STATUSES, RunInfo
 from worker.events import EventCallback, WorkerEventKind
 
 POLL_S = 1.0
@@ -34,17 +34,30 @@ def end_reason(store: Store, name: str, run: str) -> str:
     return f"run {name} is {info.status}: {info.detail}" if info and info.status in OVER else ""
 
 
-def find_run(store: Store, name: str, stop: Flag, on_event: EventCallback) -> str | None:
-    """Wait for a run of this name that is not over, and return its id; None after `stop`.
+def idle_reason(store: Store, run: str) -> str:
+    """Return why the coordinator issues no tasks, as it says itself; empty while it does."""
+    try:
+        info = read_info(store, run)
+    except StoreError:  # the heartbeats report it
+        return ""
+    if info is None or info.status not in ("waiting", "paused"):
+        return ""
+    detail = f": {info.detail}" if info.detail else ""
+    return f"no tasks, run {info.name} is {info.status}{detail}"
 
-    A store that is out of reach is tried again: workers may be started before anything else.
+
+def find_run(store: Store, name: str, stop: Flag, on_event: EventCallback) -> str | None:
+    """Wait for a run of this name that a coordinator serves, and return its id; None after `stop`.
+
+    A store that is out of reach is tried again: workers may be started before anything else. A run
+    that was stopped may never be resumed: its coordinator may come back with `--new`.
     """
     reported = ""
     while not stop.is_set():
         try:
             run = store.get_run(name)
             info = read_info(store, run) if run else None
-            if run and info and info.status not in OVER:
+            if run and info and info.status not in ENDED_STATUSES:
                 return run
             text = f"waiting for the coordinator of run {name}"
             text += f" (the last one is {info.status})" if info else ""

@@ -18,7 +18,9 @@ from filelock import FileLock
 from pydantic import Field, ValidationError
 
 from common.clock import Clock
+from common.disk_errors import disk_errors
 from common.errors import RunError
+from common.files import make_private
 from common.protocol import codec
 from common.protocol.evaluations import EvalResult
 from common.protocol.fields import (
@@ -37,7 +39,6 @@ from common.protocol.updates import Update
 from common.protocol.wire import explain, kind_of, unpack
 
 FILE = "sent.jsonl"
-_REMEDY = "make room, or name a writable directory with --state"
 
 
 class SentRecord(Record):
@@ -106,7 +107,7 @@ class SentLogWriter:
         """Write the line of a frame durably, once in the life of this process.
 
         Raises:
-            RunError: The file cannot be written.
+            DiskError: The file cannot be written.
             WireError: The bytes are neither an update nor the result of an evaluation.
         """
         sha256 = codec.digest(frame)
@@ -136,7 +137,7 @@ class SentLogWriter:
         self._written.add(sha256)
 
     def append_receipt(self, receipt: Receipt) -> None:
-        """Write the line of a receipt; raise `RunError` if the file cannot be written."""
+        """Write the line of a receipt; raise `DiskError` if the file cannot be written."""
         self._append(
             ReceiptNote(
                 at=self.clock(),
@@ -150,8 +151,8 @@ class SentLogWriter:
 
     def _append(self, record: Record) -> None:
         line = json.dumps(record.fields()).encode() + b"\n"
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(self.path, "the worker goes on by itself"):
+            make_private(self.path.parent)
             with FileLock(self.path.with_name(f".{FILE}.lock")):
                 fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
                 with os.fdopen(fd, "rb+") as file:
@@ -160,8 +161,6 @@ class SentLogWriter:
                     file.write(line)
                     file.flush()
                     os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(f"{self.path}: {error.strerror}", _REMEDY) from None
 
 
 def _end_of_lines(fd: int) -> int:

@@ -44,7 +44,7 @@ def put_clients(store: Store, run: str, *rows: ClientRow) -> None:
 
 def put_versions(store: Store, run: str, *versions: VersionSummary) -> None:
     for summary in versions:
-        store.put_summary(run, summary.version, summary.model_dump_json())
+        store.put_summaries(run, [(summary.version, summary.model_dump_json())])
 
 
 def banner_text(app: MonitorApp) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
-from common.errors import FencedError
+from common.errors import FencedError, RunError
 from common.protocol.tensors import Tensors
 from coordinator.storage import journal_rows, retention, run
 from coordinator.storage.journal import Journal
 from coordinator.storage.jsonl import JsonlFiles
 from coordinator.storage.spool import Spool
+from coordinator.storage.step_writer import StepWriter
 from coordinator.storage.versions import Versions
 from tests.support.polled_federation import (
     Crash,
@@ -46,7 +47,7 @@ POINTS: dict[str, tuple[object, str, bool]] = {
     "before a kept update is moved": (Spool, "move", False),
     "a kept update is moved": (Spool, "move", True),
     "before versions are retained": (Versions, "retain", False),
-    "before the JSON lines files": (JsonlFiles, "catch_up", False),
+    "before the JSON lines files": (JsonlFiles, "append", False),
     "before the outbox is published": (EmbeddedBroker, "publish_task", False),
     "published, not marked": (Journal, "mark_sent", False),
     "marked": (Journal, "mark_sent", True),
@@ -140,6 +141,17 @@ def test_an_update_that_is_sent_again_under_the_name_of_a_kept_one_does_not_repl
     assert (federation.directory / "updates" / file).read_bytes() == kept
 
 
+def test_a_run_whose_updates_cannot_be_kept_goes_on_once_they_can(
+    tmp_path: Path, small_chunks: None
+) -> None:
+    federation = PolledFederation(tmp_path, keep_updates=True)
+    (federation.directory / "updates").touch()
+    with pytest.raises(RunError, match="updates: File exists; make room, then --resume"):
+        federation.serve()
+    (federation.directory / "updates").unlink()
+    check_complete(federation, federation.serve())
+
+
 def numbered(federation: PolledFederation) -> dict[str, bytes]:
     """Return the content of every file of the placed versions."""
     versions = federation.directory / "versions"
@@ -200,6 +212,7 @@ PAUSES = {
     "version staged": (Versions, "stage", True),
     "before the version gets its number": (Versions, "place", False),
     "version has its number": (Versions, "place", True),
+    "before kept updates are moved": (StepWriter, "_remove_applied_updates", False),
     "before versions are retained": (retention, "versions_to_keep", True),
     "before a start sweeps": (Journal, "fenced", False),
 }
@@ -207,8 +220,9 @@ PAUSES = {
 
 @pytest.mark.parametrize("point", PAUSES)
 def test_a_coordinator_that_wakes_after_its_successor_finished_changes_no_version(
-    federation: PolledFederation, monkeypatch: pytest.MonkeyPatch, point: str
+    tmp_path: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
+    federation = PolledFederation(tmp_path, keep_updates=True)
     seen: list[dict[str, bytes]] = []
 
     def successor() -> None:

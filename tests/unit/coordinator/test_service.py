@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
 from broker.protocol import Message, Site, Topology
 from common.errors import StoreError
+from common.protocol.feed import Event
 from common.protocol.kinds import EventKind
 from common.protocol.membership import Enrolment
 from common.protocol.wire import pack
@@ -17,6 +20,7 @@ from common.store import view
 from coordinator.core.events import LogEvent
 from coordinator.ingest.ingest import Allowance
 from coordinator.sites.credentials import SiteAccess
+from coordinator.storage import journal as journal_module
 from coordinator.storage.journal import Journal
 from tests.support.polled_federation import PolledFederation, check_complete
 
@@ -141,3 +145,40 @@ def test_a_site_that_is_revoked_while_no_coordinator_runs_is_dismissed_at_the_ne
     assert Topology(federation.topology.run, (Site("a"),)).task_queue(Site("a")) not in (
         federation.server.queues
     )
+
+
+def test_a_coordinator_waits_for_one_that_holds_the_journal_and_says_so(
+    federation: PolledFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def release(event: Event) -> None:
+        if event.kind == EventKind.TAKEOVER:
+            holder.rollback()
+
+    monkeypatch.setattr(journal_module, "TRY_S", 0.05)
+    federation.on_event = release
+    service = federation.service()
+    with closing(sqlite3.connect(federation.directory / "run.db")) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        check_complete(federation, service.serve(federation.stop))
+    told = [event.text for event in federation.events if event.kind == EventKind.TAKEOVER]
+    assert len(told) == 1
+    assert "is locked by" in told[0]
+
+
+def test_a_run_in_which_nobody_makes_progress_says_why_once(federation: PolledFederation) -> None:
+    details: list[str] = []
+
+    def leave_after_a_task() -> None:
+        kinds = [event.kind for event in federation.events]
+        federation.worker_is_absent = EventKind.ISSUED in kinds
+        if EventKind.STALLED in kinds:
+            details.append(view.read(federation.store, "r").info.detail)
+        if len(details) == 20:
+            federation.stop.set()
+
+    federation.on_turn = leave_after_a_task
+    federation.serve()
+    (told,) = (event.text for event in federation.events if event.kind == EventKind.STALLED)
+    assert told.startswith("no update since")
+    assert told.endswith("waits for site local, which is silent")
+    assert told in details[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from itertools import cycle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from common.protocol.updates import Update
 from common.protocol.wire import unpack
 from common.run_directory.recorded_run import read_run
 from coordinator.storage.journal import Journal
+from evaluation.verification.verify import verify
+from tests.chaos.ledger import check
 from tests.support import schema1
 from tests.support.coordinator_records import START
 from tests.support.polled_federation import (
@@ -30,8 +33,9 @@ from tests.support.virtual_federation import make_stats
 
 
 @pytest.fixture
-def older(federation: PolledFederation) -> PolledFederation:
+def older(tmp_path: Path, small_chunks: None) -> PolledFederation:
     """Return a federation whose run the release before schema 2 began."""
+    federation = PolledFederation(tmp_path, keep_updates=True)
     schema1.begin_run(federation.directory, START)
     return federation
 
@@ -56,6 +60,9 @@ def test_an_older_run_is_completed_by_workers_of_both_releases(older: PolledFede
     check_complete(older, older.serve())
     assert schemas == {(1, 1)}
     read_run(older.directory).tensors(3)  # the journal's digest is that of a frame of schema 1
+    verified = verify(older.directory)
+    assert verified.right and verified.complete
+    assert check(older.directory).problems == ()
 
 
 def test_what_an_older_run_publishes_stays_readable_for_older_workers(

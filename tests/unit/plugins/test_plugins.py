@@ -18,8 +18,8 @@ from cli.run.plugin_tasks import check_plugins, evaluate, track
 from common.errors import ConfigError
 from common.plugins.secrets import without_secrets
 from common.protocol.evaluations import EvaluatorFigures
-from common.protocol.fields import one_line
 from common.protocol.kinds import EventKind
+from common.text import one_line
 from coordinator.storage.evaluator_figures import append_figures
 from coordinator.storage.journal import Journal
 from tests.support.evaluated_runs import make_run, write_sources

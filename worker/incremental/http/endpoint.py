@@ -25,6 +25,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from common.config.config import IncrementalConfig
 from common.errors import DataError
+from common.operations.http_server import LOOPBACK_NAMES, host_name
 from worker.incremental.inbox import items, schema
 from worker.incremental.inbox.inbox import (
     BatchTooLarge,
@@ -41,7 +42,6 @@ from worker.incremental.inbox.schema import ITEM_STATES, DiskFull, InboxBusy
 from worker.incremental.serving import served_run
 from worker.incremental.serving.served_run import ServedRun
 
-LOCALHOST = ("127.0.0.1", "localhost", "[::1]")
 METHODS: Mapping[str, str] = {"/learn": "POST", "/inbox": "GET"}
 QUERIES: Mapping[str, frozenset[str]] = {
     "/learn": frozenset({"client", "task"}),
@@ -125,12 +125,10 @@ class Endpoint:
             raise _http_error(error) from None
 
     def _check_access(self, request: Request) -> None:
-        host = request.headers.get("host", "")
-        name, _, port = host.rpartition(":")
-        if not (port.isascii() and port.isdigit() and name):
-            name = host
-        if name.lower() not in LOCALHOST:  # a foreign name that resolves to this machine
-            raise HttpError(HTTPStatus.FORBIDDEN, f"Host must be one of {', '.join(LOCALHOST)}")
+        # A foreign name may resolve to this machine.
+        if host_name(request.headers.get("host", "")) not in LOOPBACK_NAMES:
+            names = ", ".join(LOOPBACK_NAMES)
+            raise HttpError(HTTPStatus.FORBIDDEN, f"Host must be one of {names}")
         if "origin" in request.headers:
             raise HttpError(HTTPStatus.FORBIDDEN, "requests of web pages are refused (Origin)")
         scheme, _, token = request.headers.get("authorization", "").partition(" ")

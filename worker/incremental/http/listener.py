@@ -1,14 +1,13 @@
 """Server of `worker/incremental/http/endpoint.py` on loopback, in threads of its own.
 
-No client can cost the worker much: connections are limited in number, each has one request, which
-must arrive within seconds, and bodies are bounded. An error is counted, and ends nothing.
+Connections are limited as `common/operations/http_server.py` says, and bodies are bounded. An error
+is counted, and ends nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
@@ -20,7 +19,6 @@ from common.operations.http_server import ThreadedHTTPServer
 from worker.incremental.http.endpoint import Endpoint, HttpError, Request, Response, encode_body
 
 HOST = "127.0.0.1"
-MAX_CONNECTIONS = 16
 REQUEST_S = 15.0  # time within which a whole request must have arrived
 LINGER_S = 2.0  # for a client that is still sending what is not read
 LINGER_BYTES = 8 * 1024 * 1024
@@ -29,7 +27,7 @@ LINGER_BYTES = 8 * 1024 * 1024
 class Listener(ThreadedHTTPServer):
     """Bound port; answers requests inside `serving`."""
 
-    request_queue_size = MAX_CONNECTIONS
+    request_s = REQUEST_S
 
     def __init__(self, port: int, on_response: Callable[[int], None] = lambda status: None) -> None:
         """Bind the port, as `http.server` does; raise `ConfigError` if it is taken.
@@ -38,9 +36,6 @@ class Listener(ThreadedHTTPServer):
         """
         self.endpoint: Endpoint | None = None
         self.on_response = on_response
-        self._lock = threading.Lock()
-        self._since: dict[socket.socket, float] = {}  # connections whose request is incomplete
-        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
@@ -60,50 +55,8 @@ class Listener(ThreadedHTTPServer):
         with self.running("inbox"):
             yield
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Return whether there is a free slot; if not, answer 503."""
-        if not self._slots.acquire(blocking=False):
-            self.on_response(HTTPStatus.SERVICE_UNAVAILABLE)
-            with contextlib.suppress(OSError):  # so little fits into the buffer of any socket
-                request.sendall(TOO_MANY_CONNECTIONS)
-            return False
-        with self._lock:
-            self._since[request] = time.monotonic()
-        return True
-
-    def mark_complete(self, request: socket.socket) -> None:
-        with self._lock:
-            self._since.pop(request, None)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request(request, client_address)
-        except BaseException:
-            self._release(request)
-            raise
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._release(request)
-
-    def _release(self, request: socket.socket) -> None:
-        self.mark_complete(request)
-        self._slots.release()
-
-    def service_actions(self) -> None:
-        """Cut off clients whose request takes too long; called twice a second.
-
-        The handler's own time-out restarts with every byte that arrives.
-        """
-        limit = time.monotonic() - REQUEST_S
-        with self._lock:
-            late = [request for request, since in self._since.items() if since < limit]
-        for request in late:
-            self.mark_complete(request)
-            with contextlib.suppress(OSError):
-                request.shutdown(socket.SHUT_RD)
+    def on_busy(self) -> None:
+        self.on_response(HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -196,4 +149,4 @@ def _too_many_connections() -> bytes:
     return head.encode() + data
 
 
-TOO_MANY_CONNECTIONS = _too_many_connections()
+Listener.busy_response = _too_many_connections()

@@ -15,6 +15,7 @@ from typing import Any
 
 from common.errors import DataError
 from common.protocol.fields import RowKind
+from common.text import is_one_line
 from learning.data.message_parser import parse_messages
 from learning.data.row_types import (
     Conversation,
@@ -188,7 +189,7 @@ def check_task(task: str) -> None:
 
 def name_list(names: Sequence[str]) -> str:
     """Return names for a message: on one line, and not too many."""
-    printable = [name if name.isprintable() else ascii(name) for name in names[:_MAX_NAMES]]
+    printable = [name if is_one_line(name) else ascii(name) for name in names[:_MAX_NAMES]]
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     return ", ".join(printable) + more
 

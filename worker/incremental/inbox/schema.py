@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import DataError
+from common.files import make_private
 
 FILE = "inbox.db"
 SCHEMA_VERSION = 1
@@ -36,6 +37,10 @@ ITEM_STATES = ("waiting", "learned", "settled", "rejected", "superseded")
 
 class DiskFull(DataError):
     """The disk has no room for the items; none was stored."""
+
+
+class InboxDamaged(DataError):
+    """The file is no database any more."""
 
 
 class InboxBusy(DataError):
@@ -110,7 +115,7 @@ def connect(path: Path) -> sqlite3.Connection:
         DataError: The file cannot be created or opened, or a newer fccl wrote it.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(path.parent)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         db = sqlite3.connect(path, isolation_level=None, timeout=10)
         db.execute("PRAGMA journal_mode = WAL")
@@ -186,6 +191,8 @@ def translate(path: Path, error: Exception) -> DataError:
         )
     if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return InboxBusy(f"{path} is locked by another process, nothing was stored", "try again")
+    if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return InboxDamaged(f"{path} is damaged: {text}", "restore it from a backup, or remove it")
     return DataError(
         f"{path} cannot be used: {text}", "check the owner and permissions of its folder"
     )

@@ -16,7 +16,7 @@ from filelock import FileLock
 from pydantic import BeforeValidator, Field, ValidationError
 
 from common.errors import DataError, WireError
-from common.files import write_durable
+from common.files import make_private, write_durable
 from common.protocol.adapter_frame import pack_adapter, unpack_adapter
 from common.protocol.fields import ClassNames, Identifier, Record, RowKind, RunId, list_to_tuple
 from common.protocol.tensors import Tensors
@@ -74,12 +74,14 @@ def load_model(state: Path, run: str) -> tuple[CurrentModel, Tensors] | None:
         raise DataError(
             f"{path}: {error.what}", "delete it; a worker saves it again with its next task"
         ) from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}", "check its owner and permissions") from None
 
 
 def _write_locked(path: Path, data: bytes) -> None:
     """Write a file that several workers of one machine share, one at a time."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(path.parent)
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_S):
             write_durable(path, data, 0o600)
     except OSError as error:  # includes the lock's `Timeout`

@@ -8,12 +8,11 @@ import ssl
 from collections.abc import Coroutine
 from threading import Event
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
-from common.protocol.fields import one_line
 from common.tls.verification import verifying_context
+from common.urls import HTTP_ANY, parse_url
 from worker.incremental.validation.errors import (
     MAX_ANSWER,
     ValidatorError,
@@ -79,11 +78,7 @@ async def _answer(url: str, request: bytes) -> bytes:
 
 def _host(url: str) -> str:
     """Return host and port of a URL, whose other parts may hold a password."""
-    try:
-        parts = urlsplit(url)
-        return one_line(parts.hostname or "?")[:80] + (f":{parts.port}" if parts.port else "")
-    except ValueError:
-        return "?"
+    return parse_url(url, HTTP_ANY).address[:80]
 
 
 def _fault(error: Exception) -> str:

@@ -19,11 +19,11 @@ from enum import Enum
 from threading import Event
 from typing import Any
 
-import httpx
-
 from common.document.files import replace_non_finite
 from common.errors import ConfigError
-from common.protocol.fields import RowKind, one_line
+from common.protocol.fields import RowKind
+from common.text import one_line
+from common.urls import HTTP_ANY, UrlError, parse_url
 from learning.evaluation.measurement import Measurement
 from worker.incremental.validation import command
 from worker.incremental.validation.errors import ValidatorError
@@ -151,13 +151,10 @@ def _is_url(spec: str) -> bool:
 
 
 def _check_url(spec: str) -> None:
-    remedy = "use a URL such as http://127.0.0.1:8080/check"
     try:
-        url = httpx.URL(spec.strip())
-    except (httpx.InvalidURL, ValueError):
-        raise ConfigError(f"{_KEY} is not a valid URL", remedy) from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigError(f"{_KEY} is not an http or https URL", remedy)
+        parse_url(spec.strip(), HTTP_ANY)
+    except UrlError as error:
+        raise ConfigError(f"{_KEY} {error.what}", error.remedy) from None
 
 
 def _words(spec: str) -> list[str]:

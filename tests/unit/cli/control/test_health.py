@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 
@@ -12,7 +13,9 @@ from cli.control.health import request
 from common.config.config import OperationsConfig
 from common.errors import ConfigError
 from common.operations.health import Health
-from common.operations.metrics_server import serve
+from common.operations.http_server import MAX_CONNECTIONS
+from common.operations.metrics_server import _Handler, _Server, serve
+from tests.support.processes import LONG
 from tests.support.servers import free_port
 
 
@@ -74,6 +77,43 @@ def test_metrics_and_probes_are_served(bind: str) -> None:
         assert "fccl_something_total 1.0" in text
         assert request(bind, port, "/")[0] is False
     assert request(bind, port, "/livez")[0] is False
+
+
+def _status(port: int, **headers: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONG)
+    connection.request("GET", "/metrics", headers=headers)
+    try:
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_a_web_page_cannot_read_metrics_on_loopback_under_a_name_of_its_own() -> None:
+    operations = OperationsConfig(metrics_port=free_port())
+    port = operations.metrics_port
+    with serve(operations, CollectorRegistry(), Health([], 10.0)):
+        assert _status(port) == _status(port, Host="localhost:1") == 200
+        assert _status(port, Host="evil.example") == 403
+        assert _status(port, Origin="http://evil.example") == 403
+
+
+def test_the_number_of_connections_is_limited_and_a_slow_one_is_cut_off() -> None:
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.set_app(lambda environ, start: [])
+    with server, server.running("metrics"), contextlib.ExitStack() as stack:
+        address = server.server_address[:2]
+        slow = [
+            stack.enter_context(socket.create_connection(address, LONG))
+            for _ in range(MAX_CONNECTIONS)
+        ]
+        for each in slow:
+            each.sendall(b"G")
+        last = stack.enter_context(socket.create_connection(address, LONG))
+        assert last.recv(1000).startswith(b"HTTP/1.1 503 ")
+        server.request_s = 0.0
+        for each in slow:
+            while each.recv(1000):
+                pass
 
 
 def test_nothing_is_served_on_port_0() -> None:

@@ -459,7 +459,7 @@ def test_a_reader_that_goes_away_ends_it_without_a_traceback(state: Path, proces
     running.stdin.close()
     assert running.stderr is not None
     err = running.stderr.read().decode()
-    assert running.wait() == 1
+    assert running.wait() == 13
     assert err.startswith("fccl learn: standard output was closed; client_0: 2 accepted")
     assert "Traceback" not in err and "Exception" not in err
     assert [fields[0] for _, fields, _, _ in items(state)] == ["a", "b"]

@@ -19,7 +19,6 @@ from cli.services.processes import Process, ProcessRecord
         ("amqp://localhost", 5672),
         ("amqps://localhost:5671/", 5672),  # a private server speaks plain
         ("amqp://broker.example.org:5673/", 5672),  # not this machine's
-        ("amqp://localhost:many/", 5672),
     ],
 )
 def test_the_port_is_that_of_a_plain_loopback_url(url: str, port: int) -> None:

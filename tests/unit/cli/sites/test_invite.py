@@ -30,5 +30,5 @@ def test_an_address_without_tls_is_for_this_machine_only(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["", "mq.example.org", "http://x/", "amqps://", "amqps://h:port/"])
 def test_a_url_that_cannot_be_read_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="address of the broker for sites cannot be read"):
+    with pytest.raises(ConfigError, match="address of the broker for sites "):
         public_address("broker", url, insecure=False)

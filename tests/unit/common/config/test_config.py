@@ -60,7 +60,7 @@ tables = st.fixed_dictionaries(
                 "sft": st.text(),
                 "columns": st.dictionaries(st.text(), st.text()),
                 "alpha": st.floats(1e-9, 1e9),
-                "clients": st.integers(1, 2**60),
+                "clients": st.integers(1, 2**30),
             }
         ),
         "model": st.fixed_dictionaries(

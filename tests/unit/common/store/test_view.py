@@ -28,7 +28,7 @@ def test_the_status_of_an_earlier_release_is_readable_and_has_contributions() ->
     store.set_info("r", pack(OlderInfo.model_validate(dict(info()))))
     row = pack(OlderClient.model_validate(dict(client("client_0"))))
     store.put_table("r", "clients", {"client_0": row})
-    store.put_summary("r", 1, version(1, update(weight=1.0)).model_dump_json())
+    store.put_summaries("r", [(1, version(1, update(weight=1.0)).model_dump_json())])
     seen = view.read(store, "r")
     assert (seen.info.min_clients, seen.info.contribution_source) == (None, "train")
     assert seen.clients[0].live is None and seen.evaluations == ()

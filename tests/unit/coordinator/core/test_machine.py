@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from random import Random
 from types import MappingProxyType
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from common.config.config import PhaseConfig
 from common.protocol.fields import RowKind
@@ -34,7 +31,6 @@ from coordinator.core.events import (
 )
 from coordinator.core.state import Client, ClientState, CoordinatorState, OpenTask, Plan
 from coordinator.core.transition import Transition
-from tests.support.random_federations import Faults, random_plan, random_workers
 from tests.support.virtual_federation import Federation, Worker, make_plan, make_update
 
 IDLE = WorkerSignal("local", False, None)
@@ -530,44 +526,3 @@ def test_two_updates_of_one_client_in_a_buffer_share_its_weight() -> None:
     done = machine.step(plan, state, make_update(two), 3.0)
     (commit,) = [a for a in done.actions if isinstance(a, CommitVersion)]
     assert [part.weight for part in commit.parts] == pytest.approx([0.25, 0.25, 0.5])
-
-
-# random federations
-
-
-@settings(max_examples=60)
-@given(st.integers(0, 2**32))
-def test_every_accepted_update_is_applied_once_and_a_run_with_live_workers_ends(seed: int) -> None:
-    random = Random(seed)
-    plan = random_plan(random)
-
-    def check(_: CoordinatorState, state: CoordinatorState, __: object, ___: float) -> None:
-        clients = [task.client_id for task in state.tasks.values()]
-        assert len(clients) == len(set(clients)), "one open task a client"
-        assert {u.task_id for u in state.buffer}.isdisjoint(state.tasks)
-
-    down = [(at, at + 40.0) for at in (random.uniform(0, 300),)]
-    fed = Federation(
-        plan, random_workers(random), network=Faults(seed), store_down=down, on_step=check
-    ).run()
-    assert fed.finished == FinishRun(True, "the plan is complete")
-    assert fed.log.versions() == list(range(1, plan.total_versions + 1))
-    applied = fed.log.applied()
-    assert len(applied) == len(set(applied))
-    assert applied == [accepted.update.task_id for accepted in fed.log.accepted]
-    closed = [close.task_id for close in fed.log.closed]
-    assert set(closed).isdisjoint(applied) and len(closed) == len(set(closed))
-
-
-@settings(max_examples=20)
-@given(st.integers(0, 2**32))
-def test_the_same_events_lead_to_the_same_decisions(seed: int) -> None:
-    def log() -> object:
-        random = Random(seed)
-        return (
-            Federation(random_plan(random), random_workers(random), network=Faults(seed))
-            .run(500)
-            .log
-        )
-
-    assert log() == log()

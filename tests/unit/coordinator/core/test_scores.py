@@ -15,6 +15,7 @@ from coordinator.core.events import (
     CommitVersion,
     HeartbeatsRead,
     IssueEvaluation,
+    IssueTask,
     RecordScores,
     RequestScores,
     ScoresArrived,
@@ -24,7 +25,7 @@ from coordinator.core.events import (
     UpdateScore,
     WorkerSignal,
 )
-from coordinator.core.scores import EVALUATORS, choose_evaluators
+from coordinator.core.scores import EVALUATORS, backlog_limit, choose_evaluators
 from coordinator.core.state import BufferedUpdate, Client, CoordinatorState, OpenEvaluation, Plan
 from coordinator.core.transition import Transition
 from tests.support.virtual_federation import (
@@ -101,6 +102,22 @@ def test_a_commit_waits_for_scores_at_most_until_the_deadline() -> None:
     (commit,) = find(machine.step(plan, state, Tick(), 62.0), CommitVersion)
     assert isinstance(commit, CommitVersion)
     assert [part.score for part in commit.parts] == pytest.approx([20.0, 20.0])  # the median
+
+
+def test_new_tasks_pause_while_many_updates_wait_for_scores() -> None:
+    plan = scored_plan("server", versions=100, concurrency=4, buffer_size=2)
+    state, issued = begin(plan), 0
+    for turn in range(40):  # the sites are fast, and no score comes
+        for site in SITES:
+            if any(task.client_id == site for task in state.tasks.values()):
+                done = arrive(plan, state, site, 1.0 + turn / 100)
+                state, issued = done.state, issued + len(find(done, IssueTask))
+    limit = backlog_limit(plan)
+    assert limit <= len(state.buffer) <= limit + plan.schedule.concurrency
+    assert not state.tasks and issued < 10
+    scored = tuple(UpdateScore(u.task_id, 1.0, 0.1, 0) for u in state.buffer)
+    done = machine.step(plan, state, ScoresArrived(scored), 5.0)
+    assert find(done, CommitVersion) and len(find(done, IssueTask)) == 4
 
 
 def test_a_stop_does_not_wait_for_scores() -> None:

@@ -40,7 +40,7 @@ def test_a_message_names_the_newest_attempt_and_counts_versions_within_its_phase
     plan = Plan(phases, ScheduleConfig(), AggregationConfig(), clients)
     template = TaskTemplate("run", BASE, LoraSpec(), (), 64, "int8", 10.0)
     task = OpenTask("t000001", "c0", 1, 7, (4, 5), 0.0, 60.0)
-    sent = task_message(plan, template, task, VERSIONS, 1.0)
+    sent = task_message(plan, template, task, VERSIONS.__getitem__, 1.0)
     assert (sent.attempt, sent.base_version, sent.seed) == (2, 5, 7)
     assert (sent.adapter.sha256, sent.adapter.nbytes) == ("5" * 64, 5)
     assert sent.training.steps == 3
@@ -54,10 +54,12 @@ def test_tasks_of_a_preference_phase_all_name_the_version_it_began_with() -> Non
     template = TaskTemplate("run", BASE, LoraSpec(), (), 64, "int8", 10.0)
     for base in (4, 5):
         task = OpenTask("t000001", "c0", 1, 7, (base,), 0.0, 60.0)
-        sent = task_message(plan, template, task, VERSIONS, 1.0)
+        sent = task_message(plan, template, task, VERSIONS.__getitem__, 1.0)
         assert sent.reference is not None and sent.reference.sha256 == "4" * 64
         assert sent.dpo is not None and sent.dpo.beta == 0.3
-    first = task_message(plan, template, OpenTask("t1", "c0", 0, 7, (2,), 0.0, 60.0), VERSIONS, 1.0)
+    first = task_message(
+        plan, template, OpenTask("t1", "c0", 0, 7, (2,), 0.0, 60.0), VERSIONS.__getitem__, 1.0
+    )
     assert first.reference is None and first.dpo is None
 
 
@@ -74,7 +76,7 @@ def test_labels_travel_with_classification_only() -> None:
     task = OpenTask("t1", "c0", 0, 7, (0,), 0.0, 60.0)
     phases = (PhaseConfig(objective="classification"),)
     plan = Plan(phases, ScheduleConfig(), AggregationConfig(), clients)
-    sent = task_message(plan, template, task, VERSIONS, 1.0)
+    sent = task_message(plan, template, task, VERSIONS.__getitem__, 1.0)
     assert sent.labels == ("no", "yes") and sent.lora is None
     assert sent.training.logit_adjustment == 1.0
 
@@ -90,7 +92,7 @@ def test_an_evaluation_names_its_version_and_the_objective_and_reference_of_its_
     )
     template = TaskTemplate("run", BASE, LoraSpec(), (), 64, "int8", 10.0, layout="b" * 64)
     open_one = OpenEvaluation("e000001", "c0", 6, 1, 0.0, 60.0, attempt=2)
-    sent = evaluation_message(plan, template, open_one, VERSIONS, None, 20, 1.0)
+    sent = evaluation_message(plan, template, open_one, VERSIONS.__getitem__, None, 20, 1.0)
     assert (sent.task_id, sent.attempt, sent.version, sent.phase) == ("e000001", 2, 6, 1)
     assert (sent.objective, sent.max_rows, sent.deadline_s) == ("dpo", 20, 30.0)
     assert sent.adapter.sha256 == "6" * 64
@@ -100,6 +102,6 @@ def test_an_evaluation_names_its_version_and_the_objective_and_reference_of_its_
     # The end of the first phase is evaluated with that phase too.
     earlier = OpenEvaluation("e000002", "c0", 4, 0, 0.0, 60.0, candidate="t000001")
     candidate = BlobRef(sha256="c" * 64, nbytes=9)
-    sent = evaluation_message(plan, template, earlier, VERSIONS, candidate, 20, 1.0)
+    sent = evaluation_message(plan, template, earlier, VERSIONS.__getitem__, candidate, 20, 1.0)
     assert (sent.objective, sent.reference, sent.dpo) == ("sft", None, None)
     assert sent.candidate == candidate

@@ -44,26 +44,26 @@ def check(directory: Path) -> None:
 def test_every_version_and_update_has_one_line(journal: Journal, tmp_path: Path) -> None:
     files = JsonlFiles(tmp_path)
     for _ in range(3):
-        files.catch_up(journal)
+        files.repair(journal)
     check(tmp_path)
     lines = (tmp_path / PROGRESS).read_text(encoding="utf-8").splitlines()
     assert json.loads(lines[1])["updates"] == ["t10", "t11", "t12"]
 
 
 def test_lines_torn_off_anywhere_by_a_crash_are_appended(journal: Journal, tmp_path: Path) -> None:
-    JsonlFiles(tmp_path).catch_up(journal)
+    JsonlFiles(tmp_path).repair(journal)
     whole = {name: (tmp_path / name).read_bytes() for name in (PROGRESS, CLIENT_METRICS)}
     for name, content in whole.items():
         for length in range(0, len(content), 37):
             (tmp_path / name).write_bytes(content[:length])
-            JsonlFiles(tmp_path).catch_up(journal)
+            JsonlFiles(tmp_path).repair(journal)
             assert (tmp_path / name).read_bytes() == content
 
 
 def test_a_missing_file_is_written_anew(journal: Journal, tmp_path: Path) -> None:
-    JsonlFiles(tmp_path).catch_up(journal)
+    JsonlFiles(tmp_path).repair(journal)
     (tmp_path / PROGRESS).unlink()
-    JsonlFiles(tmp_path).catch_up(journal)
+    JsonlFiles(tmp_path).repair(journal)
     check(tmp_path)
 
 
@@ -71,7 +71,7 @@ def test_a_replaced_coordinator_appends_nothing(journal: Journal, tmp_path: Path
     successor = Journal.open(tmp_path / "run.db")
     successor.take_over()
     with pytest.raises(FencedError):
-        JsonlFiles(tmp_path).catch_up(journal)
+        JsonlFiles(tmp_path).repair(journal)
     assert not (tmp_path / PROGRESS).exists()
     successor.close()
 
@@ -83,7 +83,7 @@ def test_an_evaluation_that_has_ended_has_a_line_for_each_client_and_a_pooled_on
     put_evaluations(journal._db, records)
     put_rounds(journal._db, [round_of(0), round_of(1, closed_at=None)])
     for _ in range(2):
-        JsonlFiles(tmp_path, [PhaseConfig(versions=2)]).catch_up(journal)
+        JsonlFiles(tmp_path, [PhaseConfig(versions=2)]).repair(journal)
     lines = [json.loads(line) for line in (tmp_path / EVALUATIONS).read_text().splitlines()]
     assert [(line["version"], line["client_id"]) for line in lines] == [
         (0, "a"),

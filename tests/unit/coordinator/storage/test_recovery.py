@@ -1,12 +1,9 @@
-"""Recovery rebuilds, after every step of any run, the state that was in memory."""
+"""Recovery of a state; `tests/properties/` compares it in any order of events and crashes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from random import Random
-from types import MappingProxyType
 
 import pytest
 
@@ -14,13 +11,8 @@ from coordinator.core.events import Action, CommitVersion, IssueEvaluation, Issu
 from coordinator.core.state import CoordinatorState, OpenTask, Plan
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
+from tests.properties.core_run import durable
 from tests.support.coordinator_records import version_summary
-from tests.support.random_federations import (
-    Faults,
-    random_interventions,
-    random_plan,
-    random_workers,
-)
 from tests.support.virtual_federation import Federation, OnStep, Worker, make_plan
 
 
@@ -31,36 +23,6 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal.take_over()
     yield journal
     journal.close()
-
-
-def durable(plan: Plan, state: CoordinatorState) -> CoordinatorState:
-    """Return a state without the parts that the journal does not keep."""
-    tasks = {
-        name: replace(task, lease_until=0.0, refusals=0, parked=False)
-        for name, task in state.tasks.items()
-    }
-    evaluations = {
-        name: replace(each, lease_until=0.0, issued_at=0.0)
-        for name, each in state.evaluations.items()
-    }
-    federated = plan.aggregation.contribution_source == "federated"
-    return replace(
-        state,
-        tasks=MappingProxyType(tasks),
-        evaluations=MappingProxyType(evaluations),
-        rounds=tuple(replace(each, opened_at=0.0) for each in state.rounds),
-        unscored=frozenset(),
-        scoring=state.scoring if federated else frozenset(),  # others are requested again
-        seen_at=MappingProxyType({}),
-        full_at=0.0,
-        short=False,
-        workers_by_site=MappingProxyType({}),
-        wishes=frozenset(),
-        store_up=True,
-        stopping=False,
-        draining=False,
-        buffered_at=state.buffered_at if state.buffer else 0.0,
-    )
 
 
 def record_and_compare(journal: Journal, plan: Plan) -> OnStep:
@@ -85,32 +47,6 @@ def record_and_compare(journal: Journal, plan: Plan) -> OnStep:
     return on_step
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_the_recovered_state_equals_the_state_in_memory_after_every_step(
-    journal: Journal, seed: int
-) -> None:
-    random = Random(seed)
-    plan = random_plan(random)
-    on_step = record_and_compare(journal, plan)
-    fed = Federation(plan, random_workers(random), network=Faults(seed), on_step=on_step).run()
-    assert fed.finished is not None and fed.finished.complete
-    assert journal.receipt_counts().get("accepted", 0) == len(fed.log.accepted)
-    assert journal.unapplied_uploads() == set()
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_the_recovered_state_is_equal_also_with_commands_sites_and_hostile_updates(
-    journal: Journal, seed: int
-) -> None:
-    random = Random(seed)
-    plan = random_plan(random)
-    on_step = record_and_compare(journal, plan)
-    fed = Federation(plan, random_workers(random), network=Faults(seed), on_step=on_step)
-    random_interventions(fed, random)
-    fed.run(5_000.0)
-    assert fed.log.accepted and journal.receipt_counts()["accepted"] == len(fed.log.accepted)
-
-
 def test_strikes_are_recovered(journal: Journal) -> None:
     plan = make_plan(2, buffer_size=1)
     refusing = [Worker("w0", refuses=True)]
@@ -126,3 +62,13 @@ def test_recovered_tasks_get_a_new_lease(journal: Journal) -> None:
     journal.write(empty, empty, (IssueTask(task, "local"),), 1.0, frames=frames, summaries={})
     recovered = recover(make_plan(2), journal, 500.0, 60.0)
     assert recovered.tasks[task.task_id].lease_until == 560.0
+
+
+def test_a_task_from_the_future_counts_as_issued_now_because_the_clock_was_set_back(
+    journal: Journal,
+) -> None:
+    task = OpenTask("t000001", "c0", 0, 1, (0,), 9000.0, 9060.0)
+    actions, empty = (IssueTask(task, "local"),), CoordinatorState()
+    journal.write(empty, empty, actions, 9000.0, frames={"t000001": b"frame"}, summaries={})
+    recovered = recover(make_plan(2), journal, 500.0, 60.0)
+    assert recovered.tasks["t000001"].issued_at == recovered.round_at == 500.0

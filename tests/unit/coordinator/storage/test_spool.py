@@ -35,7 +35,7 @@ def test_bytes_with_another_hash_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_a_run_error(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="No such file"):
+    with pytest.raises(RunError, match="it is missing"):
         Spool(tmp_path).frame(named(b""))
 
 

@@ -109,7 +109,7 @@ def test_a_version_with_values_that_are_not_finite_is_not_written(tmp_path: Path
 def test_an_error_of_the_disk_is_a_run_error(tmp_path: Path) -> None:
     store = versions(tmp_path / "versions")
     (tmp_path / "versions").touch()  # a file, where the directory should be
-    with pytest.raises(RunError, match="make room"):
+    with pytest.raises(RunError, match="Not a directory"):
         store.stage(0, THETA)
 
 

@@ -1,6 +1,12 @@
+import contextlib
+import csv
+import gzip
+import io
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import DataError
-from learning.data import tables
+from learning.data import csv_records, tables
 from learning.data.row_types import LabelledText
 from learning.data.rows import read
 from learning.data.tables import RawRecord, open_table
@@ -85,23 +91,58 @@ def test_a_file_whose_pair_is_not_expected_has_a_header(tmp_path: Path) -> None:
 
 
 def test_malformed_lines_are_reported_and_the_next_ones_read(tmp_path: Path) -> None:
-    lines = ["text,label", "a,1", "torn", '"b"c,1', "d\0,1", '"' + "e" * 200_000, "f,2", "", "g,3"]
+    long = f'"{"e" * 100_000}\nf,2\n{"e" * 100_000}",1'
+    lines = ["text,label", "a,1", "torn", "b\rc,1", "d\0,1", long, "", "g,3", '"h"i,1', "j,1"]
     assert read_all(put(tmp_path, "\n".join(lines), "data.csv")) == [
         (2, {"text": "a", "label": "1"}),
         (3, "1 fields where there are 2 columns"),
         (4, "not valid CSV"),
         (5, "NUL characters"),
-        (6, "not valid CSV"),
-        (7, {"text": "f", "label": "2"}),
-        (9, {"text": "g", "label": "3"}),
+        (6, csv_records.TOO_LONG),
+        (10, {"text": "g", "label": "3"}),
+        (11, csv_records.BROKEN_QUOTE),
     ]
 
 
 def test_an_unclosed_quote_does_not_spoil_the_rows_before_it(tmp_path: Path) -> None:
     assert read_all(put(tmp_path, 'text,label\na,1\n"b,2\nc,3\n', "data.csv")) == [
         (2, {"text": "a", "label": "1"}),
-        (3, "not valid CSV"),
+        (3, csv_records.UNCLOSED_QUOTE),
     ]
+
+
+CELLS = st.text(st.sampled_from('ab1,;" \n\r\t'), max_size=6) | st.just("e" * 300)
+RECORDS = st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=6)
+
+
+@given(records=RECORDS, quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+def test_the_rows_of_any_csv_are_its_records_or_skipped_as_a_whole(
+    records: list[tuple[str, str]], quoting: Literal[0, 1], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    text = io.StringIO()
+    csv.writer(text, quoting=quoting).writerows([("text", "label"), *records])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_records, "MAX_RECORD", 200)
+        patch.setattr(tables, "MAX_LINE", 7)
+        path = put(tmp_path_factory.mktemp("tables"), text.getvalue(), "data.csv")
+        got = [record for _, record in read_all(path, None)]
+    filled = [pair for pair in records if any(cell.strip() for cell in pair)]
+    short = [pair for pair in filled if sum(map(len, pair)) < 100]
+    assert [tuple(record.values()) for record in got if isinstance(record, Mapping)] == short
+    assert len(got) == len(filled)
+
+
+@given(text=st.text(st.sampled_from('a,"\n\r'), max_size=30))
+def test_no_line_inside_a_cell_of_any_text_becomes_a_row(
+    text: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = put(tmp_path_factory.mktemp("tables"), f"text,label\n{text}", "data.csv")
+    got = [record for _, record in read_all(path, None) if isinstance(record, Mapping)]
+    rows = csv.reader(re.findall(r"[^\n]*\n|[^\n]+", text), strict=True)
+    expected = []
+    with contextlib.suppress(csv.Error):  # behind it the two need not agree
+        expected.extend(row for row in rows if len(row) == 2 and any(c.strip() for c in row))
+    assert [list(record.values()) for record in got][: len(expected)] == expected
 
 
 def test_an_overlong_line_is_skipped_and_the_next_one_read(
@@ -121,6 +162,12 @@ def test_an_overlong_line_is_skipped_and_the_next_one_read(
     [
         ("data.csv", b"text,text\na,b\n", "twice"),
         ("data.csv", b'"text\n', "no readable header"),
+        ("data.jsonl", gzip.compress(b"{}"), "gzip"),
+        ("data.csv", b"PK\x03\x04 a workbook", "Excel"),
+        ("data.jsonl", b"PAR1 and more", "is Parquet"),
+        ("data.jsonl", '{"text": "a"}'.encode("utf-16-le"), "UTF-16LE"),
+        ("data.csv", "text,label\n".encode("utf-16-be"), "UTF-16BE"),
+        ("data.json", b'{\n"text": "a"\n}\n{', "neither JSON nor one object per line"),
         ("data.tsv", "text\tlabel\n".encode("utf-16"), "UTF-16"),
         ("data.parquet", b"PAR1 and nothing else", "not a Parquet"),
         ("data.parquet", b"text,label\na,b\n", "not a Parquet"),
@@ -134,6 +181,37 @@ def test_a_malformed_file_is_reported_in_one_line_with_a_remedy(
         read_all(put(tmp_path, content, name))
     assert error.value.remedy
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("data.csv", "text;label\r\na, b;1\r\n"),
+        ("data.csv", "sep=;\r\ntext;label\r\na, b;1\r\n"),
+        ("data.csv", "text\tlabel\na, b\t1\n"),
+        ("data.csv", 'text,label\r"a, b",1\r'),
+        ("data.tsv", "text\tlabel\ra, b\t1\r"),
+        ("data.jsonl", '{"text": "a, b", "label": "1"}\r'),
+        ("data.json", '{\n  "text": "a, b",\n  "label": "1"\n}\n'),
+        ("data.json", '{"version": 1, "data": [{"text": "a, b", "label": "1"}]}'),
+        ("data.json", '{"version": [1], "data": [\n{"text": "a, b", "label": "1"}]}'),
+    ],
+)
+def test_forms_that_leave_no_doubt_are_read(tmp_path: Path, name: str, content: str) -> None:
+    got = [record for _, record in read_all(put(tmp_path, content, name))]
+    assert got == [{"text": "a, b", "label": "1"}]
+
+
+def test_a_row_with_a_list_is_no_file_of_rows(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "a"}]}
+    path = put(tmp_path, json.dumps(row), "data.jsonl")
+    assert list(open_table(path, ("messages",)).records) == [(1, row)]
+
+
+def test_text_of_windows_is_named_with_its_remedy(tmp_path: Path) -> None:
+    path = put(tmp_path, "text,label\ngrün,1\n".encode("cp1252"), "data.csv")
+    with pytest.raises(DataError, match="iconv -f WINDOWS-1252"):
+        read("cls", path)
 
 
 def parquet(folder: Path, columns: dict[str, Sequence[object]] | pa.Table) -> Path:

@@ -7,11 +7,13 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from common.errors import ModelError
 from common.evaluation.metric_info import MAIN_METRIC, METRICS
+from common.protocol.evaluations import EvalResult
 from learning.evaluation.metrics import EvalMetrics, client_spread, make_metrics, wilson
-from learning.evaluation.row_sums import rating_sums, text_sums
+from learning.evaluation.row_sums import class_sums, rating_sums, text_sums
 from tests.support.metrics import class_metrics, preference_metrics, text_metrics
 
 
@@ -78,9 +80,19 @@ def test_ratings_are_counted_by_the_sign_of_their_reward() -> None:
     assert (found["reward_margin"], found["loss"]) == (0.75, pytest.approx(0.1))
 
 
-def test_many_classes_have_no_confusion_matrix_but_an_accuracy() -> None:
+def test_the_confusion_matrix_of_many_classes_is_not_sent() -> None:
     found = class_metrics([1.0, 1.0], predicted=[0, 99], true=[0, 98], count=100)
-    assert (found.confusion, found.values) == ((), {"loss": 1.0, "accuracy": 0.5})
+    assert found.values == {"loss": 1.0, "accuracy": 0.5, "macro_f1": 0.5}
+    assert (len(found.confusion), found.confusion[98][99]) == (100, 1)
+    sums = class_sums([1.0, 1.0], [0, 99], [0, 98], 100)
+    assert sums.to_send() == sums.model_copy(update={"confusion": ()})
+    fields = {
+        "task_id": "e000001", "attempt": 1, "client_id": "c", "worker_id": "w", "version": 0,
+        "seconds": 1.0,
+    }  # fmt: skip
+    EvalResult.model_validate({**fields, "sums": sums.to_send()})
+    with pytest.raises(ValidationError, match="more than 64 classes"):
+        EvalResult.model_validate({**fields, "sums": sums})
 
 
 def test_a_loss_that_is_not_finite_is_no_sum() -> None:

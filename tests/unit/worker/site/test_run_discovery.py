@@ -10,7 +10,7 @@ import pytest
 from common.protocol.wire import pack
 from common.store.store import Store
 from common.store.view import RunInfo, RunStatus
-from worker.site.run_discovery import follow_runs
+from worker.site.run_discovery import follow_runs, idle_reason
 
 NAME = "r"
 
@@ -75,3 +75,22 @@ def test_a_stop_ends_the_waiting(store: Store) -> None:
     announce(store, "first", "finished")
     waits = follow_runs(store, NAME, stop, lambda kind, text: stop.set(), forever=True)
     assert list(waits) == []
+
+
+def test_a_worker_waits_for_the_coordinator_of_a_stopped_run(store: Store) -> None:
+    announce(store, "first", "stopped")
+    told: list[str] = []
+
+    def new_one_begins(kind: str, text: str) -> None:
+        told.append(text)
+        announce(store, "second", "waiting")
+
+    found = list(follow_runs(store, NAME, threading.Event(), new_one_begins, forever=False))
+    assert found == ["second"] and "the last one is stopped" in told[0]
+
+
+def test_an_idle_worker_learns_why_the_coordinator_issues_no_tasks(store: Store) -> None:
+    announce(store, "first", "running")
+    assert idle_reason(store, "first") == ""
+    announce(store, "first", "waiting")
+    assert idle_reason(store, "first") == "no tasks, run r is waiting"

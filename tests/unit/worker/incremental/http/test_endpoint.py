@@ -26,9 +26,10 @@ from cli.run.job import WorkerJob, invited_job
 from cli.run.join_site import SiteRequest
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import ConfigError, DataError
+from common.operations.http_server import MAX_CONNECTIONS
 from learning.data.row_types import RatedAnswer
 from tests.support.item_records import FIELD_NAMES, JSON
-from worker.incremental.http import endpoint, listener
+from worker.incremental.http import endpoint
 from worker.incremental.http.endpoint import Endpoint
 from worker.incremental.http.listener import Listener
 from worker.incremental.http.token import load_or_create_token, token_path
@@ -349,14 +350,14 @@ def test_connections_are_limited_and_slow_ones_cut_off(
         return stack.enter_context(socket.create_connection(address, timeout=20))
 
     with ExitStack() as stack:
-        slow = [connect(stack) for _ in range(listener.MAX_CONNECTIONS)]
+        slow = [connect(stack) for _ in range(MAX_CONNECTIONS)]
         slow[0].sendall(b"POST /learn HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
         refused = connect(stack).recv(1000)
         assert refused.startswith(b"HTTP/1.1 503") and b"too many connections" in refused
-        monkeypatch.setattr(listener, "REQUEST_S", 0.0)
+        monkeypatch.setattr(site.listener, "request_s", 0.0)
         # The half-written one has no token; the silent ones are closed without a word.
         assert slow[0].recv(1000).startswith(b"HTTP/1.1 401")
-        assert [one.recv(1000) for one in slow[1:]] == [b""] * (listener.MAX_CONNECTIONS - 1)
+        assert [one.recv(1000) for one in slow[1:]] == [b""] * (MAX_CONNECTIONS - 1)
     monkeypatch.undo()
     assert site.post(ONE)[0] == 200
 

@@ -1,0 +1,1 @@
+"""Verification of a run: its versions follow from the updates that it has accepted."""

@@ -1,0 +1,165 @@
+"""Recomputation of versions from the kept updates, with the coordinator's own aggregation.
+
+Version 0 is on the disk; each other version follows from its predecessor, so that versions that
+were removed are recomputed, too. Memory holds one version and one update.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.errors import FcclError, RunError, WireError
+from common.protocol import codec
+from common.protocol.adapter_frame import pack_adapter
+from common.protocol.layout import TensorLayout
+from common.protocol.tensors import Tensors
+from common.protocol.updates import Update
+from common.protocol.versions import VersionSummary
+from common.protocol.wire import unpack
+from common.run_directory.update_journal import JournaledUpdate, UpdateJournal
+from common.run_directory.version_files import file_names, read_tensors
+from coordinator.aggregation.factor import aggregate_factors
+from coordinator.storage.kept_updates import DIRECTORY
+from coordinator.storage.spool import decode_delta
+from coordinator.storage.versions import STAGED
+
+FileState = Literal["same", "changed", "absent"]
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """Result for one version.
+
+    Attributes:
+        file: Whether the version's own file has the content that the journal says.
+        equal: Whether the version that was recomputed has it; None if it was not recomputed.
+        reason: Why it was not recomputed.
+        problems: What is wrong.
+    """
+
+    file: FileState
+    equal: bool | None = None
+    reason: str = ""
+    problems: tuple[str, ...] = ()
+
+
+class Recomputation:
+    """Recomputation of the versions of one run, one after the other."""
+
+    def __init__(self, journal: UpdateJournal) -> None:
+        self._journal = journal
+        self._weights, _ = file_names(journal.adapter_config)
+        self._codec = journal.config.codec.adapter
+        self._updates = {update.task_id: update for update in journal.updates}
+
+    def versions(self) -> Iterator[tuple[int, Recomputed]]:
+        """Yield the number and the result of every version."""
+        previous: Tensors | None = None
+        for number, summary in sorted(self._journal.versions.items()):
+            if number - 1 not in self._journal.versions:
+                previous = None
+            on_disk, file, problems = self._read(number, summary)
+            result, made = Recomputed(file, problems=tuple(problems)), None
+            if number:
+                result, made = self._recompute(number, summary, previous, result)
+            yield number, result
+            previous = made if result.equal else on_disk
+
+    def _read(
+        self, number: int, summary: VersionSummary
+    ) -> tuple[Tensors | None, FileState, list[str]]:
+        """Return the tensors of a version if they are right, the state of its file, and problems.
+
+        A coordinator may give the version its number, or remove it, meanwhile.
+        """
+        versions = self._journal.directory / "versions"
+        for folder in (f"{number:06d}", f"{STAGED}{summary.sha256}", f"{number:06d}"):
+            path = versions / folder / self._weights
+            try:
+                tensors = read_tensors(path)
+            except RunError as error:
+                if path.exists():
+                    return None, "changed", [error.what]
+                continue
+            found = codec.digest(self._frame(number, tensors))
+            if found == summary.sha256:
+                return tensors, "same", []
+            problem = f"{path} has the digest {found[:12]} instead of {summary.sha256[:12]}"
+            return None, "changed", [problem]
+        return None, "absent", []
+
+    def _recompute(
+        self, number: int, summary: VersionSummary, previous: Tensors | None, result: Recomputed
+    ) -> tuple[Recomputed, Tensors | None]:
+        """Return the result, and the tensors that were recomputed."""
+        reason = self._missing_updates(summary)
+        if not reason and previous is None:
+            reason = "the version before it is neither on the disk nor recomputed"
+        if reason or previous is None:
+            return Recomputed(result.file, None, reason, result.problems), None
+        try:
+            made = aggregate_factors(previous, self._deltas(summary, TensorLayout.of(previous)))
+            layout, data = codec.encode(self._codec, made)
+        except (FcclError, ValueError) as error:
+            problem = error.what if isinstance(error, FcclError) else str(error)
+            problems = (*result.problems, f"it cannot be recomputed: {problem}")
+            return Recomputed(result.file, False, problems=problems), None
+        tensors = codec.decode(self._codec, layout, data)
+        found = codec.digest(self._frame(number, tensors))
+        if found == summary.sha256:
+            return Recomputed(result.file, True, problems=result.problems), tensors
+        problem = (
+            f"the sum of its updates has the digest {found[:12]}, the journal says"
+            f" {summary.sha256[:12]}"
+        )
+        return Recomputed(result.file, False, problems=(*result.problems, problem)), None
+
+    def _missing_updates(self, summary: VersionSummary) -> str:
+        """Return why the updates of a version are not there; empty if all are."""
+        for each in summary.updates:
+            update = self._updates.get(each.task_id)
+            if update is None or update.kept is None:
+                return "its updates were not kept"
+            if self._file(update) is None:
+                return f"{DIRECTORY}/{update.kept} is missing"
+        return ""
+
+    def _deltas(
+        self, summary: VersionSummary, layout: TensorLayout
+    ) -> Iterator[tuple[float, Tensors]]:
+        for each in summary.updates:
+            update = self._updates[each.task_id]
+            yield each.coefficient, decode_delta(*self._frame_of(update), layout)
+
+    def _file(self, update: JournaledUpdate) -> Path | None:
+        """Return the file of a kept update; a coordinator may move it from the spool meanwhile."""
+        kept = self._journal.directory / DIRECTORY / str(update.kept)
+        places = (kept, self._journal.directory / "spool" / update.upload, kept)
+        return next((path for path in places if path.is_file()), None)
+
+    def _frame_of(self, update: JournaledUpdate) -> tuple[Update, memoryview]:
+        try:
+            frame = self._read_update(update)
+        except OSError as error:
+            raise RunError(f"{DIRECTORY}/{update.kept}: {error.strerror}") from None
+        if codec.digest(frame) != update.sha256:
+            raise WireError(f"the update of {update.task_id} was changed on the disk")
+        header, data = unpack(Update, frame)
+        if header.task_id != update.task_id or header.client_id != update.client_id:
+            raise WireError(f"the update of {update.task_id} is of another task or client")
+        return header, data
+
+    def _read_update(self, update: JournaledUpdate) -> bytes:
+        for _ in range(2):  # it may be moved between the two calls, once
+            path = self._file(update)
+            with contextlib.suppress(FileNotFoundError):
+                return path.read_bytes() if path is not None else b""
+        return b""
+
+    def _frame(self, number: int, tensors: Tensors) -> bytes:
+        schema1 = self._journal.layout is None
+        return pack_adapter(number, self._codec, tensors, schema1=schema1)
