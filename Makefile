@@ -63,6 +63,7 @@ imports: $(VENV)/.dev
 
 audit: $(VENV)/.dev  ## ask a vulnerability service about every pinned package; never silent without one
 	$(VENV)/bin/python scripts/audit
+	$(VENV)/bin/python scripts/audit --installed
 
 picture: $(VENV)/.run  ## draw the picture of the README
 	$(VENV)/bin/fccl demo --new --plain --out runs/picture

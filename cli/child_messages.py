@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import Any
 
 from cli.console import Output
 from cli.jsonlog import JsonLog
+from common.environment import without_logins
 from common.protocol.feed import Event
 
 
@@ -61,10 +63,14 @@ def parse_message(line: bytes) -> ChildMessage:
 
 
 def open_child(module: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start a Python module in a session of its own, where no key of the terminal reaches it."""
+    """Start a Python module in a session of its own, where no key of the terminal reaches it.
+
+    It gets no address of the servers: no child connects to them.
+    """
     # -P: modules in the working directory are not part of the program.
     return subprocess.Popen(
         [sys.executable, "-P", "-m", module, *arguments],
+        env=without_logins(os.environ),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -10,11 +12,17 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from cli.jsonlog import JsonLog
 from common.protocol.feed import Event
+from common.text import one_line
 from tui.formatting import format_event
 
 STEP = 0.25  # plain lines report progress in quarters
 WARNINGS = ("waiting", "refused", "rejected")
 """Kinds of this process's own events that are warnings."""
+
+
+def can_draw(environment: Mapping[str, str]) -> bool:
+    """Return whether the terminal can move its cursor, so that a screen or a bar can be drawn."""
+    return environment.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 class Output:
@@ -28,7 +36,7 @@ class Output:
     def __init__(self, plain: bool, log: JsonLog | None = None) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self._log = log
-        self.live = not plain and log is None and self.console.is_terminal
+        self.live = not plain and log is None and self.console.is_terminal and can_draw(os.environ)
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._printed_progress: tuple[str, int] = ("", -1)
@@ -36,8 +44,10 @@ class Output:
     def print(self, text: str) -> None:
         if self._log is not None:
             self._log.write("info", "text", text)
-        elif self.live:
-            self.console.print(text, markup=False)
+            return
+        text = "\n".join(map(one_line, text.split("\n")))  # a name or a path may have escapes
+        if self.live:
+            self.console.print(text, markup=False, emoji=False)
         else:
             print(text, flush=True)
 
@@ -67,6 +77,7 @@ class Output:
 
     def progress(self, message: str, fraction: float) -> None:
         """Show the progress of a long step, such as fetching a model."""
+        message = one_line(message)
         if self.live:
             self._show_bar(message, fraction)
             return
@@ -86,7 +97,11 @@ class Output:
 
     def _show_bar(self, message: str, fraction: float) -> None:
         if self._progress is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TimeElapsedColumn(),
+            )
             self._progress = Progress(*columns, console=self.console)
             self._task = self._progress.add_task(message, total=1.0)
             self._progress.start()

@@ -23,7 +23,7 @@ from common.errors import FcclError
 VARIABLE = "FCCL_OPERATIONS__LOG"
 COMPONENTS = ("coordinator", "worker")
 
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*(?=@)|(?<=password=)[^\s&]+")
+_CREDENTIALS = re.compile(r"(?<=://)\S*(?=@)|(?<=password=)[^\s&]+")
 
 
 class JsonLog:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
 from common.document.markdown import to_markdown
+from common.text import one_line
 
 
 def render(blocks: Sequence[Block], console: Console) -> None:
@@ -22,13 +23,13 @@ def render(blocks: Sequence[Block], console: Console) -> None:
         match block:
             case Heading():
                 style = "bold" if block.level < 3 else "italic"
-                console.print(Text(f"\n{block.text}", style=style))
+                console.print(Text(f"\n{one_line(block.text)}", style=style))
             case Paragraph():
-                console.print(Text(block.text, style="dim"))
+                console.print(Text(one_line(block.text), style="dim"))
             case BulletList():
-                console.print(Text(f"\n{block.text}"))
+                console.print(Text(f"\n{one_line(block.text)}"))
                 for point in block.points:
-                    console.print(Text(f"  • {point}", style="dim"))
+                    console.print(Text(f"  • {one_line(point)}", style="dim"))
             case Table():
                 console.print(_table(block), Text())
 
@@ -36,7 +37,7 @@ def render(blocks: Sequence[Block], console: Console) -> None:
 def _table(block: Table) -> RichTable:
     table = RichTable(header_style="bold", box=None, pad_edge=False)
     for number, title in enumerate(block.header):
-        table.add_column(Text(title), justify="right" if number else "left")
+        table.add_column(Text(one_line(title)), justify="right" if number else "left")
     for row in block.rows:
-        table.add_row(*(Text(text) for text in row))
+        table.add_row(*(Text(one_line(text)) for text in row))
     return table

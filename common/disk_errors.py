@@ -87,6 +87,14 @@ def translate(error: BaseException, path: Path | None = None, then: str = "") ->
     return _error(path, cause, remedy, then)
 
 
+def describe(error: BaseException) -> str:
+    """Return the cause of an error in a few words."""
+    number = _errno(error)
+    if number is None:
+        return str(error)[:200]
+    return _BY_ERRNO[number][0] if number in _BY_ERRNO else os.strerror(number)
+
+
 def is_refusal(error: BaseException) -> bool:
     """Return whether the disk refused: an error that ends when somebody makes room or repairs it.
 

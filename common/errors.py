@@ -6,16 +6,20 @@ enter. The command line prints an error as one line and exits with the code of i
 
 from __future__ import annotations
 
+from common.text import one_line
+
 
 class FcclError(Exception):
-    """Base of every error that fccl raises on purpose: what went wrong where, and the remedy."""
+    """Base of every error that fccl raises on purpose: what went wrong where, and the remedy.
+
+    Both may repeat foreign text, such as a key or a file name, so they are made one line.
+    """
 
     exit_code = 1
 
     def __init__(self, what: str, remedy: str = "") -> None:
-        self.what = what
-        self.remedy = remedy
-        super().__init__(f"{what}; {remedy}" if remedy else what)
+        self.what, self.remedy = one_line(what), one_line(remedy)
+        super().__init__(f"{self.what}; {self.remedy}" if remedy else self.what)
 
 
 class ConfigError(FcclError):

@@ -40,7 +40,7 @@ def tighten(directory: Path) -> None:
             path.chmod(path.stat().st_mode & 0o700)
 
 
-def share(directory: Path) -> None:
+def apply_umask(directory: Path) -> None:
     """Give a directory, and what is in it, the permissions that the umask of this process grants.
 
     Call it where no other thread creates files: the umask can be read only by setting it.

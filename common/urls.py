@@ -215,7 +215,7 @@ def check_proxies(environ: Mapping[str, str]) -> None:
 
 def _split(text: str, kind: UrlKind) -> tuple[str, str, str, str]:
     """Return scheme, user and server, path, and query."""
-    if not all(char.isprintable() and not char.isspace() for char in text) or len(text) > _MAX_URL:
+    if len(text) > _MAX_URL or not all(c.isprintable() and not c.isspace() for c in text):
         raise UrlError(
             "has a space, a line break or another character that no URL has, or is too long",
             f"write {kind.example}, with such characters percent-encoded",

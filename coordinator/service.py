@@ -279,17 +279,23 @@ class Service:
             self._reject(message, reasons[0])
         else:
             self._queues.ack(message)
+        dismissed = any(isinstance(a, DismissClient) and not a.left for a in actions)
+        if reasons or dismissed:
+            self._count_refused(message.site)
 
     def _dead_letter(self, message: SiteMessage, reason: str) -> None:
         site = message.site
         text = f"a message of site {site} is dead-lettered: {reason}"
         self._record(log_event("warning", EventKind.DEAD_LETTER, text, site=site))
         self._reject(message, reason)
-        if self._queues.count_dead_letter(site, self._clock()):
+        self._count_refused(site)
+
+    def _count_refused(self, site: str) -> None:
+        """Count a message that had no effect, and mute its site if there are too many."""
+        if self._queues.count_refused(site, self._clock()):
             text = (
-                f"site {site} sent {FLOOD_MESSAGES} messages that had to be dead-lettered: its"
-                f" queue is not read for {MUTE_S / 60:.0f} minutes; `fccl revoke {site}` ends its"
-                " access"
+                f"site {site} sent {FLOOD_MESSAGES} messages that had to be refused: its queue is"
+                f" not read for {MUTE_S / 60:.0f} minutes; `fccl revoke {site}` ends its access"
             )
             self._record(log_event("error", EventKind.FLOOD, text, site=site))
 

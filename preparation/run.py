@@ -190,7 +190,7 @@ def _copy_rows(folder: Path, clients: Path) -> None:
     rows = [*(shard.path for shard in prepared.shards), *prepared.heldout.values()]
     metadata = [path for form in _METADATA for path in folder.glob(form) if path.is_file()]
     try:
-        clients.mkdir()
+        clients.mkdir(mode=0o700)
         for path in rows + metadata:
             shutil.copyfile(path, clients / path.name)
     except OSError as error:

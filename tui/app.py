@@ -179,7 +179,7 @@ class MonitorApp(App[None]):
         client = self._selected_client() if action in CLIENT_COMMANDS else None
         target = _target(action, client, view.info)
         if target is None:
-            self.notify(_no_target(action, client), severity="warning")
+            self.notify(_no_target(action, client), severity="warning", markup=False)
             return
         send = partial(self._commands.send, view.info.run, action, target)
         if action in UNCONFIRMED_COMMANDS:

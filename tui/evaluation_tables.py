@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from common.evaluation.contributions import ContributionRow, contribution_table
 from common.evaluation.rows import EvaluationRow
 from common.protocol.evaluations import EvaluatorFigures
 from tui.formatting import MISSING, format_number, plural
+from tui.text_table import TextTable
 
 MAX_EVALUATIONS = 10  # newest of each phase
 MAX_NAMED = 4
@@ -102,8 +102,8 @@ def evaluator_line(row: EvaluatorFigures) -> str:
     return f"{row.evaluator}, version {row.version}: {figures}"
 
 
-def _new_table(first: str, *others: str) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+def _new_table(first: str, *others: str) -> TextTable:
+    table = TextTable(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column(first)
     for name in others:
         table.add_column(name, justify="right")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from common.byte_sizes import format_bytes
@@ -13,8 +12,10 @@ from common.protocol.heartbeat import Heartbeat
 from common.protocol.naming import LOCAL_SITE
 from common.store.inbox_totals import add_up
 from common.store.view import ClientRow, FederationView
+from common.text import one_line
 from tui.evaluation_tables import contributions, evaluation_tables, evaluator_tables, name_some
 from tui.formatting import format_event, plural
+from tui.text_table import TextTable
 
 STATUS_STYLES = {"running": "green", "finished": "green", "waiting": "yellow", "stopped": "yellow"}
 
@@ -40,11 +41,12 @@ def status_panel(view: FederationView, now: float, events: int = 6) -> Renderabl
 
 def _summary(view: FederationView, now: float) -> RenderableType:
     info = view.info
-    status = f"[bold {STATUS_STYLES.get(info.status, 'red')}]{info.status}[/]"
+    status = (info.status, f"bold {STATUS_STYLES.get(info.status, 'red')}")
     losses = [v.train_loss for v in view.versions if v.train_loss is not None]
     depths = ", ".join(f"{q.queue.split('.', 2)[-1]} {q.messages}" for q in view.queues)
-    grid = Table.grid(padding=(0, 2))
-    grid.add_row("run", f"{info.name}  {status}  {info.detail}")
+    grid = TextTable.grid(padding=(0, 2))
+    detail = one_line(info.detail)
+    grid.add_row("run", Text.assemble(one_line(info.name), "  ", status, "  ", detail))
     bar = ProgressBar(total=info.total_versions, completed=info.version, width=30)
     count = f"{info.version} of {info.total_versions}, {info.phases[info.phase]}"
     grid.add_row("version", _side_by_side(bar, count))
@@ -97,13 +99,13 @@ def _evaluated(view: FederationView) -> str:
 
 
 def _side_by_side(left: RenderableType, right: str) -> RenderableType:
-    grid = Table.grid(padding=(0, 1))
+    grid = TextTable.grid(padding=(0, 1))
     grid.add_row(left, right)
     return grid
 
 
 def _clients(view: FederationView) -> RenderableType:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table = TextTable(box=None, header_style="bold", padding=(0, 2, 0, 0))
     # The only client of a site is called like it, and clients without a site are all `local`.
     has_sites = any(row.site not in (row.client_id, LOCAL_SITE) for row in view.clients)
     for name in ("client", "site") if has_sites else ("client",):
@@ -131,7 +133,7 @@ def _state(worker: Heartbeat) -> str:
 def _workers(view: FederationView, now: float) -> RenderableType:
     if not view.workers:
         return Text("no live workers", style="yellow")
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table = TextTable(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("worker", "state", "task", "client", "progress", "tokens/s", "beat", "device"):
         table.add_column(name)
     for worker in view.workers:

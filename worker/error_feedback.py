@@ -24,6 +24,7 @@ from common.protocol import codec
 from common.protocol.fields import CodecName
 from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Tensors
+from worker.events import GOES_ON
 
 _PHASE = "phase"
 
@@ -51,7 +52,7 @@ def encode(name: CodecName, delta: Tensors, residual: Residual) -> tuple[TensorL
     layout, data = codec.encode(name, total)
     sent = codec.decode(name, layout, data)
     left = {key: total[key] - sent[key] for key in total}
-    with disk_errors(residual.waiting):
+    with disk_errors(residual.waiting, GOES_ON):
         write_durable(residual.waiting, save(left, {_PHASE: str(residual.phase)}))
     return layout, data
 

@@ -29,4 +29,7 @@ class WorkerEventKind(StrEnum):
     SETTLED = "settled"  # live input is in an accepted update
 
 
+GOES_ON = "the worker goes on by itself"
+"""What follows the remedy of an error of the disk."""
+
 EventCallback = Callable[[WorkerEventKind, str], None]

@@ -39,6 +39,7 @@ from common.protocol.tasks import TrainTask
 from common.protocol.updates import Update
 from common.protocol.wire import pack
 from worker.error_feedback import Residual
+from worker.events import GOES_ON
 from worker.site_task import SiteTask, unpack_task
 
 MAX_SLOTS = 1024
@@ -209,7 +210,7 @@ class Slot:
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:
-        with disk_errors(self._task.parent, "the worker goes on by itself"):
+        with disk_errors(self._task.parent, GOES_ON):
             yield
 
     def _promote_residuals(self, pending: PendingUpdate) -> None:
@@ -278,6 +279,6 @@ def client_lock(state: Path, run: str, client_id: str, timeout_s: float) -> File
     Entering it raises `filelock.Timeout` if another process holds it for longer.
     """
     directory = state / run / "clients" / client_id
-    with disk_errors(directory):
+    with disk_errors(directory, GOES_ON):
         make_private(directory)
     return FileLock(directory / "lock", timeout=timeout_s)

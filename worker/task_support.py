@@ -20,7 +20,7 @@ from common.protocol.run_plan import RunPlan
 from common.protocol.tasks import BaseRef
 from common.store.store import Store
 from learning.training.out_of_memory import REMEDY
-from worker.events import EventCallback, WorkerEventKind
+from worker.events import GOES_ON, EventCallback, WorkerEventKind
 from worker.heartbeat import HeartbeatSender
 from worker.models.source import ModelSource
 from worker.observer import Observer
@@ -97,7 +97,7 @@ class TaskSupport:
         except FcclError:
             raise
         except Exception as error:
-            if is_refusal(error) and (refusal := translate(error)) is not None:
+            if is_refusal(error) and (refusal := translate(error, then=GOES_ON)) is not None:
                 raise refusal from None
             raise self.failures.refusal(task, error) from None
 

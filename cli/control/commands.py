@@ -76,7 +76,7 @@ def reissue(task: str, config_path: Path | None, directory: Path | None) -> None
 
 
 @click.command("min-clients")
-@click.argument("number", type=click.IntRange(min=1))
+@click.argument("number", type=click.IntRange(1, 999_999))
 @run_options
 def min_clients(number: int, config_path: Path | None, directory: Path | None) -> None:
     """Set the NUMBER of live clients below which nothing is issued or committed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.console import can_draw
 from cli.options import config_option, find_config, run_option
 from cli.signals import close_on_signals
 from common.config import loader
@@ -20,6 +22,7 @@ from common.run_directory import recorded_run
 from common.store.embedded import read_address
 from common.store.store import Store, connect
 from common.urls import HTTP, UrlError, parse_url
+from tui.data.recorded_views import view_at
 from tui.data.replay import FASTEST, SLOWEST, SPEED, Replay
 
 if TYPE_CHECKING:
@@ -76,6 +79,8 @@ def command(
     Keys pause, resume, drain and stop the run, kick a client and reissue its task. A replay
     changes nothing.
     """
+    if speed is not None and math.isnan(speed):
+        raise click.UsageError("--speed is no number")
     if controls and (read_only or not web):
         raise click.UsageError("--controls goes with --web, and not with --read-only")
     controllable = controls if web else not read_only
@@ -87,6 +92,13 @@ def command(
         raise ConfigError(
             "`fccl tui` needs a terminal",
             "use `fccl status` to print the state once, `fccl tui --web` for a browser",
+        )
+    if not can_draw(os.environ) and WEB_DRIVER not in os.environ:
+        raise ConfigError(
+            f"`fccl tui` needs a terminal that it can draw on, and TERM is"
+            f" {os.environ.get('TERM', '')!r}",
+            "set TERM (to xterm-256color in most terminals), or use `fccl status`, or"
+            " `fccl tui --web` for a browser",
         )
     app = chosen.create_app()
     close_on_signals(app.exit)
@@ -148,7 +160,9 @@ def _live(config_path: Path | None, directory: Path | None, controllable: bool) 
 
 
 def _replay(directory: Path, speed: float) -> ShownRun:
-    replay = Replay(recorded_run.read_run(directory), speed)
+    run = recorded_run.read_run(directory)
+    view_at(run, run.ended_at)  # refuse a damaged run here rather than in the middle of the screen
+    replay = Replay(run, speed)
 
     def create_app() -> App[None]:
         from tui.replay_app import ReplayApp

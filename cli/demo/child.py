@@ -53,7 +53,7 @@ class Lifeline:
 
     def started(self, url: str, directory: Path) -> None:
         """Redirect what libraries print, and tell the other process where the run can be read."""
-        log = os.open(directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        log = os.open(directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         sys.stderr.flush()
         os.dup2(log, STDERR)
         os.dup2(log, STDOUT)

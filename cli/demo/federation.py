@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from cli.console import Output
@@ -48,7 +49,9 @@ def run_federation(
         store.start()
         try:
             store.write_address(run.directory)
-            output.print(f"watch it from another terminal: fccl tui --run {run.directory}")
+            output.print(
+                f"watch it from another terminal: fccl tui --run {quote(str(run.directory))}"
+            )
             if screen is not None:
                 screen.started(store.url, run.directory)
             handle_signals([federation.stop_requested, federation.abandon_task])
@@ -84,8 +87,9 @@ def _make_federation(
 def _print_report(directory: Path, report: Path, output: Output) -> None:
     output.print_markdown(report.read_text(encoding="utf-8"))
     output.print(f"report: {report}")
-    output.print(f"replay: fccl tui --replay {directory}")
-    output.print(f"export the model: fccl export {directory} exported --merge")
+    quoted = quote(str(directory))
+    output.print(f"replay: fccl tui --replay {quoted}")
+    output.print(f"export the model: fccl export {quoted} exported --merge")
 
 
 def summarize(outcome: RunOutcome, report: Path | None) -> str:

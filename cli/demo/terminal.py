@@ -6,6 +6,7 @@ other through Python's lock, prints over its screen or dies with it. This proces
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -19,7 +20,7 @@ import click
 from rich.console import Console
 
 from cli.child_messages import ChildMessage, MessageKind
-from cli.console import Output
+from cli.console import Output, can_draw
 from cli.demo.child import LOG
 from cli.demo.process import FederationProcess
 from cli.exit_codes import INTERRUPTED
@@ -42,7 +43,7 @@ def can_show_screen(environment: Mapping[str, str], stdin: IO[Any], stdout: IO[A
     """Return whether standard input and output are a terminal that is large enough."""
     if not (stdin.isatty() and stdout.isatty()):
         return False
-    if environment.get("CI") or environment.get("TERM", "dumb") == "dumb":
+    if environment.get("CI") or not can_draw(environment):
         return False
     size = os.get_terminal_size(stdout.fileno())
     return size.columns >= MIN_COLUMNS and size.lines >= MIN_ROWS
@@ -189,7 +190,7 @@ class _DemoSession:
         app.error_console = Console(file=trace, width=120)  # by default it prints on the terminal
         app.run()
         if app.failure is not None:
-            with (directory / LOG).open("a", encoding="utf-8") as log:
+            with contextlib.suppress(OSError), (directory / LOG).open("a", encoding="utf-8") as log:
                 log.write(trace.getvalue())
             error = f"{type(app.failure).__name__}: {app.failure}"
             click.echo(f"fccl: the screen failed ({error}); see {directory / LOG}", err=True)

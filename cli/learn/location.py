@@ -25,6 +25,8 @@ from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import DEFAULT_TASK, name_list
 from worker.incremental.serving import served_run
 from worker.incremental.serving.served_run import ServedRun
+from worker.settings.loader import FILE as SETTINGS_FILE
+from worker.site.identity import FILE as IDENTITY_FILE
 from worker.spool import count_workers
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,6 +39,14 @@ class StateLocation:
     state: Path
     limits: IncrementalConfig  # those of its inboxes
     served: ServedRun | None  # as a worker of this machine has announced; None before the first
+
+    @property
+    def settings_path(self) -> Path:
+        """The file of the site's settings; beside the state of an invited site."""
+        own = self.state / SETTINGS_FILE
+        site = self.state.parent
+        invited = not own.exists() and (site / IDENTITY_FILE).exists()
+        return site / SETTINGS_FILE if invited else own
 
     def why_waiting(self) -> str:
         """Return why no worker learns the items now; empty if one is running."""

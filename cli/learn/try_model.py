@@ -25,6 +25,7 @@ from cli.learn.location import InboxLocation, inbox_options, locate_inbox, task_
 from common.paths import cache_dir
 from worker.incremental.inbox import items
 from worker.incremental.serving import served_run
+from worker.settings import loader as site_settings
 
 if TYPE_CHECKING:
     from worker.incremental.serving.predictor import Predictor
@@ -147,7 +148,8 @@ def _converse(location: InboxLocation, answerer: Answerer, task: str) -> None:
 def _load_predictor(location: InboxLocation) -> Predictor:
     from worker.incremental.serving.predictor import Predictor
 
-    predictor = Predictor(location.state, location.client, cache_dir())
+    settings = site_settings.load(location.settings_path).settings
+    predictor = Predictor(location.state, location.client, cache_dir(), settings.accept)
     predictor.refresh()
     return predictor
 

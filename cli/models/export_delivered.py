@@ -11,7 +11,9 @@ from cli.console import Output
 from cli.options import find_config
 from cli.run.join_site import site_request
 from common.config import loader
+from common.disk_errors import describe
 from common.errors import ConfigError, ModelError, RunError
+from common.files import apply_umask
 from worker.delivery.delivered import BEST, FINAL, newest_delivered
 
 BASE = "base"
@@ -80,10 +82,10 @@ def _copy(source: Path, out: Path, with_base: bool | None) -> None:
         try:
             ignored = shutil.ignore_patterns(BASE) if with_base is False else None
             shutil.copytree(source, temporary, ignore=ignored, dirs_exist_ok=True)
-            temporary.chmod(0o755)
+            apply_umask(temporary)
             temporary.rename(out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except (OSError, shutil.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)[:200]
+        reason = describe(error)
         raise ConfigError(f"{out} cannot be written: {reason}", "choose another place") from None

@@ -20,6 +20,7 @@ from pathlib import Path
 from signal import Signals
 
 from cli.signals import ending_signals
+from common.environment import without_secrets
 from common.files import write_durable
 
 POLL_SECONDS = 0.02
@@ -80,12 +81,12 @@ def spawn(role: str, command: Sequence[str], environment: Mapping[str, str], log
     """Start a process in a session of its own, so that no hang-up and no Ctrl-C reaches it.
 
     Its output goes to `log`, whose folder becomes its working directory. Its environment
-    is `environment` alone.
+    is `environment` alone, without secrets of other programs.
     """
     with log.open("ab") as output:
         pid = subprocess.Popen(
             list(command),
-            env=dict(environment),
+            env=without_secrets(environment),
             cwd=log.parent,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -134,9 +134,9 @@ class PrivateRabbitMQ:
                 "ssl_options.verify = verify_none",  # users log in with a password
             ]
         plugins = "rabbitmq_management" if self.management is not None else ""
-        (self.home / "enabled_plugins").write_text(f"[{plugins}].\n")
+        (self.home / "enabled_plugins").write_text(f"[{plugins}].\n", encoding="utf-8")
         path = self.home / "rabbitmq.conf"
-        path.write_text("\n".join(lines) + "\n")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
 
     def _environment(self, mapper_port: int, node_port: int, settings: Path) -> dict[str, str]:
@@ -200,7 +200,7 @@ class PrivateRabbitMQ:
 def _node(pid_file: Path, starter: Process | None = None) -> Process | None:
     """Return the Erlang node that wrote a pid file; with a `starter`, only in its session."""
     try:
-        pid = int(pid_file.read_text())
+        pid = int(pid_file.read_text(encoding="ascii"))
         if starter is not None and os.getsid(pid) != starter.pid:
             return None
     except (OSError, ValueError):

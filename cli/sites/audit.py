@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from cli.exit_codes import DISAGREEMENT
 from cli.sites.comparison import AuditRow, compare
 from common.errors import RunError
 from common.run_directory.site_journal import read_site_journal
+from tui.text_table import TextTable
 from worker.site.sent_log import SentLog, read_log
 
 
@@ -57,7 +57,7 @@ def _site_of(path: Path, log: SentLog) -> str:
 
 
 def _print(rows: Sequence[AuditRow], run: str, site: str) -> None:
-    table = Table("what", "task", "client", "version", "bytes", "norm", "sha256", "", box=None)
+    table = TextTable("what", "task", "client", "version", "bytes", "norm", "sha256", "", box=None)
     for row in rows:
         norm = "-" if row.norm is None else f"{row.norm:.4g}"
         mark = "" if row.agrees else "! "

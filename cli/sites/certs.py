@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -87,7 +88,7 @@ def _print_summary(
         click.echo(f"wrote {folder / server}.pem and .key, valid until {_day(pair)}, for {names}")
     click.echo("next:")
     click.echo("  servers  docker compose -f docker-compose.yml -f docker-compose.tls.yml up -d")
-    click.echo(f"           or, without Docker: fccl services up --tls {folder}")
+    click.echo(f"           or, without Docker: fccl services up --tls {quote(str(folder))}")
     click.echo(f'  config   broker.ca and store.ca = "{folder / "ca.pem"}"')
     click.echo("           broker.url = amqps://…:5671/, store.url = rediss://…")
     click.echo(f"  secret   {folder / 'ca.key'}: never leaves this machine; ca.pem may go anywhere")
@@ -103,7 +104,7 @@ def _prepare_folder(folder: Path) -> None:
     if folder.stat().st_mode & 0o077 and any(folder.iterdir()):
         raise ConfigError(
             f"{folder} will hold private keys, but is open to other users",
-            f"name another folder, or `chmod 700 {folder}`",
+            f"name another folder, or `chmod 700 {quote(str(folder))}`",
         )
     folder.chmod(0o700)  # safe for an empty folder, whatever the umask was
 

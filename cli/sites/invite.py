@@ -9,8 +9,6 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from broker.protocol import LOCAL, Site
 from cli.options import config_option, find_config
@@ -23,6 +21,7 @@ from common.store.store import connect
 from common.urls import SITE_BROKER, SITE_STORE, UrlError, parse_url
 from coordinator.sites.credentials import InvitationTerms
 from coordinator.sites.registry import SiteRegistry
+from tui.text_table import TextTable
 
 MAX_HOURS = 10 * 366 * 24
 MAX_COUNT = 2**31 - 1
@@ -117,16 +116,18 @@ def command(
 
 
 def print_sites(sites: SiteRegistry) -> None:
-    table = Table("site", "state", "since", "host", "clients", "rows of each, at most", box=None)
+    table = TextTable(
+        "site", "state", "since", "host", "clients", "rows of each, at most", box=None
+    )
     for site in sites.all():
         numbers = (str(site.max_clients), str(site.max_rows))
         table.add_row(
-            site.name, site.state, format_time(site.changed_at), Text(site.host or "-"), *numbers
+            site.name, site.state, format_time(site.changed_at), site.host or "-", *numbers
         )
     if not table.row_count:
         click.echo("no site has been invited")
         return
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 120, emoji=False).print(table)
 
 
 def public_address(part: str, url: str, insecure: bool) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
+from shlex import quote
 from types import MappingProxyType
 from typing import Any
 
@@ -71,7 +72,7 @@ def _explained(error: ValidationError, where: str, variables: Mapping[str, str])
     where = next((variables[each] for each in reversed(keys) if each in variables), where)
     if first["type"] == "extra_forbidden":
         return UnknownKeyError(
-            f"{where}: unknown key {key}", "`fccl init` writes a file with every key"
+            f"{where}: unknown key {key[:200]}", "`fccl init` writes a file with every key"
         )
     match first.get("ctx", {}).get("error"):
         case UrlError() as fault:
@@ -85,4 +86,6 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return read_toml(path)
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist", f"`fccl init {path}` writes one") from None
+        raise ConfigError(
+            f"{path} does not exist", f"`fccl init {quote(str(path))}` writes one"
+        ) from None

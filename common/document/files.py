@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.disk_errors import describe
 from common.errors import RunError
-from common.files import write_durable
+from common.files import make_private, write_durable
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -18,12 +19,12 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
         RunError: The folder cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         for name, content in contents.items():
             write_durable(folder / name, content)
     except OSError as error:
         raise RunError(
-            f"{folder} cannot be written: {error.strerror}", "choose another folder with --out"
+            f"{folder} cannot be written: {describe(error)}", "choose another folder with --out"
         ) from None
 
 

@@ -8,12 +8,14 @@ In schema 1 the header contains a tensor table, and only the payloads follow.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 from common.errors import WireError
 from common.protocol import codec
 from common.protocol.fields import CodecName
 from common.protocol.layout import TensorLayout
+from common.protocol.tasks import BlobRef
 from common.protocol.tensor_table import layout_of, make_table
 from common.protocol.tensors import Array, Tensors
 from common.protocol.versions import Adapter
@@ -29,13 +31,31 @@ def pack_adapter(
         ValueError: A tensor contains NaN or infinity.
         WireError: A limit of `TensorLayout` is exceeded.
     """
+    return b"".join(_parts(version, name, tensors, schema1=schema1))
+
+
+def adapter_ref(
+    version: int, name: CodecName, tensors: Mapping[str, Array], *, schema1: bool = False
+) -> BlobRef:
+    """Return digest and size of the frame of a version, without making it; raise as above."""
+    digest, nbytes = hashlib.sha256(), 0
+    for part in _parts(version, name, tensors, schema1=schema1):
+        digest.update(part)
+        nbytes += len(part)
+    return BlobRef(sha256=digest.hexdigest(), nbytes=nbytes)
+
+
+def _parts(
+    version: int, name: CodecName, tensors: Mapping[str, Array], *, schema1: bool
+) -> tuple[bytes, bytes]:
+    """Return a frame without its payloads, and the payloads."""
     layout, payloads = codec.encode(name, tensors)
     if schema1:
         table = make_table(name, layout)
-        return pack(Adapter(version=version, codec=name, tensors=table), payloads)
+        return pack(Adapter(version=version, codec=name, tensors=table)), payloads
     listing = layout.to_bytes()
     header = Adapter(version=version, codec=name, layout=layout.digest, layout_bytes=len(listing))
-    return pack(header, listing, payloads)
+    return pack(header, listing), payloads
 
 
 def unpack_adapter(frame: bytes | memoryview) -> tuple[Adapter, Tensors]:

@@ -12,6 +12,7 @@ In an update's path: `worker/trainer.py` → here → `worker/spool.py`, and on 
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -37,13 +38,13 @@ def encode(codec: CodecName, tensors: Mapping[str, Array]) -> tuple[TensorLayout
         ValueError: A tensor contains NaN or infinity.
         WireError: A limit of `TensorLayout` is exceeded.
     """
-    layout, payloads = TensorLayout.of(tensors), []
+    layout, payloads = TensorLayout.of(tensors), io.BytesIO()
     for name, _ in layout.tensors:
         tensor = tensors[name]
         if not np.isfinite(tensor).all():
             raise ValueError(f"tensor {name} has values that are not finite")
-        payloads.append(_CODECS[codec].encode(np.ascontiguousarray(tensor, np.float32).ravel()))
-    return layout, b"".join(payloads)
+        payloads.write(_CODECS[codec].encode(np.ascontiguousarray(tensor, np.float32).ravel()))
+    return layout, payloads.getvalue()  # not a copy, unlike joining parts
 
 
 def decode(codec: CodecName, layout: TensorLayout, data: BytesLike) -> Tensors:

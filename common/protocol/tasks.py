@@ -32,6 +32,8 @@ from common.protocol.fields import (
     list_to_tuple,
 )
 
+MAX_BLOB = 8 << 30
+"""Largest blob in the store, in bytes: an adapter is no larger than an update of it."""
 MAX_TEMPLATE = 32 * 1024
 """Longest chat template, in bytes: half a header. Templates of vendors have up to about 15,000."""
 
@@ -43,7 +45,7 @@ class BlobRef(Record):
     """A content-addressed blob in the store."""
 
     sha256: Sha256
-    nbytes: Count
+    nbytes: Annotated[int, Field(ge=0, le=MAX_BLOB)]
 
 
 class BaseRef(Record):

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from common.errors import WireError
 from common.protocol.fields import Record
+from common.text import one_line
 
 SCHEMAS = (1, 2)
 """Schema versions that this release reads."""
@@ -80,9 +81,9 @@ def kind_of(frame: bytes | memoryview) -> str:
 def explain(error: ValidationError) -> str:
     """Return the first of pydantic's complaints in one line, without the offending value."""
     first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "record"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message[0].lower()}{message[1:]}"
+    where = ".".join(str(part) for part in first["loc"])[:200] or "record"
+    message = first["msg"].removeprefix("Value error, ")[:500]
+    return one_line(f"{where}: {message[:1].lower()}{message[1:]}")  # may repeat foreign names
 
 
 def _check_schema(kind: type[Record], schema: int, fields: object) -> None:

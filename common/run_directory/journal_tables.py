@@ -8,6 +8,7 @@ than these was written by a newer release; its meaning is not known here, so nob
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,8 @@ META_KEYS = frozenset(
     }
 )  # fmt: skip
 """Properties that are fixed when a run begins (table `meta`)."""
+REQUIRED_META = ("run_id", "base", "clients", "labels", "sources", "adapter_config")
+"""Those of every run that is supported."""
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -80,6 +83,15 @@ ADDED_TABLES = (  # and indexes; missing from runs that an older release began
     "CREATE INDEX IF NOT EXISTS buffered ON accepted (seq) WHERE version IS NULL;",
     "CREATE INDEX IF NOT EXISTS evaluated ON evaluation (version, phase);",
 )
+
+
+def check_supported(meta: Mapping[str, str], directory: Path) -> None:
+    """Raise `RunError` if a release began the run that is no longer supported."""
+    if missing := [key for key in REQUIRED_META if key not in meta]:
+        raise RunError(
+            f"{directory} was begun by another release of fccl: its journal lacks {missing[0]}",
+            "read and resume it with that release, or start over with --new",
+        )
 
 
 def check_known(db: sqlite3.Connection, path: Path) -> None:

@@ -27,6 +27,7 @@ from common.protocol.versions import SampleAnswer, VersionSummary
 from common.run_directory import journal_reader as journal
 from common.run_directory import samples
 from common.run_directory.evaluator_figures import read_evaluator_figures
+from common.run_directory.journal_tables import check_supported
 from common.run_directory.records import (
     AcceptedUpdate,
     AttemptRecord,
@@ -225,6 +226,7 @@ def format_ranges(numbers: Sequence[int]) -> str:
 
 def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connection) -> RecordedRun:
     meta = dict(db.execute("SELECT key, value FROM meta"))
+    check_supported(meta, directory)
     rows: dict[str, dict[RowKind, int]] = json.loads(meta["clients"])
     dealt = {
         name: ClientRecord(client_id=name, site=LOCAL_SITE, rows=own) for name, own in rows.items()

@@ -27,6 +27,8 @@ MAX_FRAME = MAX_HEADER + 64  # bytes of the longest record without data
 MAX_INDEX = 65 * MAX_WORKERS_PER_SITE  # bytes; an id has 64 characters at most
 SCAN_KEYS, SCAN_COUNT = 10_000, 1000
 """Keys of the server that one reading goes through, and those of one request."""
+FLOOD_SHARE = 10
+"""A reading goes through so many times fewer keys while a site floods the server."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 
 Key = tuple[str, str]  # site, worker
@@ -98,7 +100,8 @@ class HeartbeatReader:
             found: tuple[int, list[bytes]] = r.scan(self._cursor, f"{start}*", SCAN_COUNT)
             return found
 
-        for _ in range(SCAN_KEYS // SCAN_COUNT):
+        keys_at_once = SCAN_KEYS // FLOOD_SHARE if self.crowded else SCAN_KEYS
+        for _ in range(max(1, keys_at_once // SCAN_COUNT)):
             self._cursor, keys = self._do(scan)
             for key in keys:
                 self._note(key[len(start) : len(start) + 200].decode("utf-8", "replace"))

@@ -37,6 +37,7 @@ from common.urls import STORE, UrlError, parse_url
 CHUNK = 8 * 1024 * 1024
 HEARTBEAT_TTL_S = 15
 INDEX_TTL_S = 24 * 3600  # of the names of a site's workers
+REFUSAL_TTL_S = 3600
 RECEIPT_TTL_S = 7 * 24 * 3600
 DELIVERY_TTL_S = 7 * 24 * 3600
 JOIN_TTL_S = 90 * 24 * 3600
@@ -282,9 +283,13 @@ class Store:
         return self._record(Receipt, f"fccl:{run}:receipt:{site}:{task_id}")
 
     def put_membership(self, run: str, site: str, membership: Membership) -> None:
-        """Publish to a site whether one of its clients takes part."""
+        """Publish to a site whether one of its clients takes part.
+
+        A refusal expires: a site may ask for any number of names.
+        """
         key = f"fccl:{run}:member:{site}:{membership.client_id}"
-        self._set(key, pack(membership))
+        refused = membership.state == "refused"
+        self._set(key, pack(membership), REFUSAL_TTL_S if refused else None)
 
     def get_membership(self, run: str, site: str, client_id: str) -> Membership | None:
         """Return whether a client takes part; None while that is undecided."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from common.protocol.tensors import Tensors
+from common.protocol.tensors import Array, Tensors
 
 
 def aggregate_factors(current: Tensors, deltas: Iterable[tuple[float, Tensors]]) -> Tensors:
@@ -27,8 +27,16 @@ def aggregate_factors(current: Tensors, deltas: Iterable[tuple[float, Tensors]])
         current: θ_t, float32 tensors by name.
         deltas: Coefficient kᵢ and delta Δᵢ of each update; Δᵢ has the shapes of `current`.
     """
-    result = {name: tensor.copy() for name, tensor in current.items()}
+    result = dict(current)
     for coefficient, delta in deltas:
-        for name in result:
-            result[name] += np.float32(coefficient) * delta[name]
+        add_delta(result, coefficient, delta.items())
     return result
+
+
+def add_delta(result: Tensors, coefficient: float, delta: Iterable[tuple[str, Array]]) -> None:
+    """Replace each tensor of a sum by the one with kᵢ Δᵢ added.
+
+    The delta is consumed tensor by tensor, so that memory holds one of its tensors at a time.
+    """
+    for name, tensor in delta:
+        result[name] = result[name] + np.float32(coefficient) * tensor

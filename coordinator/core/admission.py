@@ -52,6 +52,11 @@ def decide(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> Admiss
     assert client is not None and task is not None  # checked with the sender
     if problem := _check_attempt(task, update):
         return AdmissionDecision(Rejection(RejectionKind.ATTEMPT, problem))
+    if not plan.rows(client, task.phase):  # it has enrolled again meanwhile, with other rows
+        problem = f"{client.client_id} has no rows of this phase any more"
+        return AdmissionDecision(
+            Rejection(RejectionKind.STATISTICS, problem), counts_as_strike=False
+        )
     if problem := _check_statistics(update, plan.aggregation.contribution_source):
         return AdmissionDecision(Rejection(RejectionKind.STATISTICS, problem))
     if update.problem is not None:

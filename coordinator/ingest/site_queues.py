@@ -31,7 +31,7 @@ PREFETCH = 4
 CHECK_S = 10.0
 """Seconds from one verification of the topology to the next."""
 FLOOD_MESSAGES, FLOOD_S = 50, 60.0
-"""Dead letters of one site within this many seconds that count as a flood."""
+"""Refused messages of one site within this many seconds that count as a flood."""
 MUTE_S = 600.0
 """Seconds for which the queue of a flooding site is not read."""
 
@@ -73,7 +73,7 @@ class SiteQueues:
         self._update_bytes = update_bytes
         self._own_users: Mapping[str, str] = dict(users)
         self._invited_users: Mapping[str, str] = {}
-        self._dead_letters: dict[str, deque[float]] = {}  # times of the newest ones, by site
+        self._refused: dict[str, deque[float]] = {}  # times of the newest ones, by site
         self._muted_until: dict[str, float] = {}
         self._next_check = 0.0
         self._connections = 0
@@ -171,15 +171,15 @@ class SiteQueues:
         self._invited_users, self._topology, self._muted_until = dict(users), topology, muted
         self._consume()
 
-    def count_dead_letter(self, site: str, now: float) -> bool:
-        """Count a dead letter of a site, and mute the site if it floods; return whether it does.
+    def count_refused(self, site: str, now: float) -> bool:
+        """Count a refused message of a site; mute the site, and return True, if it floods.
 
         The queue of a muted site fills up to its byte limit, and the broker refuses the rest.
         The run's own sites are never muted.
         """
         if site not in self._invited_users:
             return False
-        recent = self._dead_letters.setdefault(site, deque(maxlen=FLOOD_MESSAGES))
+        recent = self._refused.setdefault(site, deque(maxlen=FLOOD_MESSAGES))
         recent.append(now)
         is_flood = len(recent) == FLOOD_MESSAGES and now - recent[0] <= FLOOD_S
         if not is_flood or site in self._muted_until:

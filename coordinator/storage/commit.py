@@ -7,12 +7,12 @@ with `coordinator/storage/versions.py`; they get the version's number only once
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Tensors
 from common.protocol.versions import UpdateSummary, VersionSummary
-from coordinator.aggregation.factor import aggregate_factors
+from coordinator.aggregation.factor import add_delta
 from coordinator.core.events import CommitPart, CommitVersion
 from coordinator.storage.spool import Spool
 from coordinator.storage.versions import Versions
@@ -26,10 +26,7 @@ def write_version(
     Raises:
         RunError: An update cannot be read, the result is not finite, or the disk refused.
     """
-    current = versions.read(commit.version - 1)
-    deltas = _read_deltas(commit.parts, spool, TensorLayout.of(current))
-    adapter = aggregate_factors(current, deltas)
-    ref = versions.stage(commit.version, adapter)
+    ref = versions.stage(commit.version, _aggregate(commit, versions, spool))
     return VersionSummary(
         version=commit.version,
         phase=commit.phase,
@@ -45,17 +42,20 @@ def write_version(
     )
 
 
-def _read_deltas(
-    parts: Sequence[CommitPart], spool: Spool, layout: TensorLayout
-) -> Iterator[tuple[float, Tensors]]:
-    for part in parts:
-        yield part.coefficient, spool.delta(part.update.upload, layout)
+def _aggregate(commit: CommitVersion, versions: Versions, spool: Spool) -> Tensors:
+    """Return the current version plus the weighted deltas, reading one tensor at a time."""
+    tensors = versions.read(commit.version - 1)
+    layout = TensorLayout.of(tensors)
+    for part in commit.parts:
+        add_delta(tensors, part.coefficient, spool.each_tensor(part.update.upload, layout))
+    return tensors
 
 
 def _mean(parts: Sequence[CommitPart], name: str) -> float | None:
     """Return the sample-weighted mean of a statistic over the buffer; None if no update has it."""
     stats = [part.update.stats for part in parts]
-    known = [(s.num_samples, getattr(s, name)) for s in stats if getattr(s, name) is not None]
+    known = [(max(1, s.num_samples), getattr(s, name)) for s in stats]
+    known = [(n, value) for n, value in known if value is not None]
     if not known:
         return None
     return float(sum(n * value for n, value in known) / sum(n for n, _ in known))

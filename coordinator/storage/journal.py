@@ -132,13 +132,17 @@ class Journal:
         Raises:
             JournalLockedError: `keep_trying` returned False; the message names that process.
         """
-        self._db.execute(f"PRAGMA busy_timeout = {TRY_S * 1000:.0f}")
+        self._wait_for_locks(TRY_S)
         try:
             while not self._try_take_over(keep_trying):
                 pass
         finally:
-            self._db.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_S * 1000:.0f}")
+            self._wait_for_locks(LOCK_TIMEOUT_S)
         return self.epoch
+
+    def _wait_for_locks(self, seconds: float) -> None:
+        with translated_errors(self._path):
+            self._db.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
 
     def _try_take_over(self, keep_trying: Callable[[JournalLockedError], bool]) -> bool:
         try:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.errors import RunError
+from common.disk_errors import disk_errors
 from common.files import sync_path
 from coordinator.core.state import BufferedUpdate
-from coordinator.storage.spool import Spool
+from coordinator.storage.spool import RESUME, Spool
 
 DIRECTORY = "updates"
 
@@ -35,17 +35,15 @@ class KeptUpdates:
         self._path, self._spool = run / DIRECTORY, spool
 
     def put(self, files: Mapping[str, str]) -> None:
-        """Move uploads from the spool to their files; raise `RunError` if the disk refuses."""
-        try:
+        """Move uploads from the spool to their files; raise `DiskError` if the disk refuses."""
+        with disk_errors(self._path, RESUME):
             self._path.mkdir(mode=0o700, exist_ok=True)
             for upload, file in files.items():
                 self._spool.move(upload, self._path / file)
             sync_path(self._path)
-        except OSError as error:
-            raise RunError(f"{self._path}: {error.strerror}", "make room, then --resume") from None
 
     def roll_forward(self, files: Mapping[str, str]) -> None:
-        """Move the uploads that a crash left in the spool; raise `RunError` as `put` does.
+        """Move the uploads that a crash left in the spool; raise `DiskError` as `put` does.
 
         `files` holds all kept updates. The spool is swept afterwards.
         """

@@ -40,6 +40,7 @@ from common.protocol.naming import LOCAL_SITE, new_run_id
 from common.protocol.tasks import BaseRef, PromptSpec, parse_prompt
 from common.protocol.tensors import Tensors
 from common.protocol.versions import VersionSummary
+from common.run_directory.journal_tables import check_supported
 from common.run_directory.records import WarmStart
 from common.software import software_version
 from coordinator.core.state import Client, EvaluationPlan, Plan
@@ -54,8 +55,6 @@ from coordinator.storage.versions import Versions
 
 StartMode = Literal["start", "resume", "new", "continue"]
 """`continue` resumes an existing run and else starts one; `new` sets an existing run aside."""
-
-_META = ("run_id", "base", "clients", "labels", "sources", "adapter_config")
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,8 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         with disk_errors(directory):
             tighten(directory)  # a run that an earlier release began
     journal = Journal.open(directory / "run.db")
-    meta = _read_meta(journal, directory)
+    meta = journal.meta()
+    check_supported(meta, directory)
     config = with_recorded_offline_choice(config, directory)
     check_unchanged(config, directory)
     versions = Versions(
@@ -317,13 +317,3 @@ def _meta(config: FederationConfig, prepared: PreparedRun) -> dict[str, str]:
         "adapter_config": json.dumps(dict(prepared.adapter_config)),
         "layout": TensorLayout.of(prepared.adapter).digest,
     }
-
-
-def _read_meta(journal: Journal, directory: Path) -> dict[str, str]:
-    meta = journal.meta()
-    if missing := [key for key in _META if key not in meta]:
-        raise RunError(
-            f"{directory} was begun by another release of fccl: its journal lacks {missing[0]}",
-            "resume it with that release, or start over with --new",
-        )
-    return meta

@@ -44,6 +44,11 @@ def _check_layout(update: Update, layout: TensorLayout) -> None:
         raise WireError("names or shapes of the update's tensors differ from the adapter's")
 
 
+def _check_digest(upload: str, frame: bytes | memoryview) -> None:
+    if codec.digest(frame) != upload.rpartition(".")[2]:
+        raise WireError("the update's bytes do not have the SHA-256 that its chunks claim")
+
+
 def upload_name(site: str, sha256: str) -> str:
     """Return the file name of an upload; site names contain no dot."""
     return f"{site}.{sha256}"
@@ -79,8 +84,7 @@ class Spool:
         path = self._path / upload
         with disk_errors(path, RESUME):
             frame = path.read_bytes()
-        if codec.digest(frame) != upload.rpartition(".")[2]:
-            raise WireError("the update's bytes do not have the SHA-256 that its chunks claim")
+        _check_digest(upload, frame)
         return frame
 
     def delta(self, upload: str, layout: TensorLayout) -> Tensors:
@@ -89,18 +93,28 @@ class Spool:
         return decode_delta(update, data, layout)
 
     def tensors(self, upload: str, layout: TensorLayout) -> Iterator[Array]:
-        """Yield the decoded tensors of an accepted update, without reading all of it at once.
+        """Yield the decoded tensors of an accepted update; see `each_tensor`."""
+        for _, tensor in self.each_tensor(upload, layout, check=False):
+            yield tensor
+
+    def each_tensor(
+        self, upload: str, layout: TensorLayout, *, check: bool = True
+    ) -> Iterator[tuple[str, Array]]:
+        """Yield names and decoded tensors of an accepted update, without reading it as a whole.
 
         Raises:
-            RunError, WireError: The file cannot be read, or is damaged.
+            RunError, WireError: The file cannot be read, or is damaged; its digest is compared
+                before the first tensor if `check` is set.
         """
         path = self._path / upload
         with disk_errors(path, RESUME), path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        update, data = unpack(Update, memoryview(mapped))
+        frame = memoryview(mapped)
+        if check:
+            _check_digest(upload, frame)
+        update, data = unpack(Update, frame)
         _check_layout(update, layout)
-        for _, tensor in codec.decode_each(update.codec, layout, data):
-            yield tensor
+        yield from codec.decode_each(update.codec, layout, data)
 
     def holds(self, upload: str) -> bool:
         """Return whether there is a file of an upload."""

@@ -25,7 +25,7 @@ from common.disk_errors import disk_errors
 from common.errors import RunError
 from common.files import sync_path
 from common.protocol import codec
-from common.protocol.adapter_frame import pack_adapter
+from common.protocol.adapter_frame import adapter_ref, pack_adapter
 from common.protocol.fields import CodecName
 from common.protocol.tasks import BlobRef
 from common.protocol.tensors import Tensors
@@ -62,6 +62,8 @@ class Versions:
     def stage(self, version: int, tensors: Tensors) -> BlobRef:
         """Make a version durable, without its number, and return the reference of its frame.
 
+        The memory of `tensors` is free again early on, if the caller holds them no longer.
+
         Raises:
             RunError: The tensors hold a value that is not finite, or the disk refused.
         """
@@ -69,8 +71,10 @@ class Versions:
             layout, data = codec.encode(self._codec, tensors)
         except ValueError as error:
             raise RunError(f"version {version}: {error}", "lower the learning rate") from None
+        del tensors
         decoded = codec.decode(self._codec, layout, data)
-        ref = _ref(self._frame(version, decoded))
+        del data
+        ref = adapter_ref(version, self._codec, decoded, schema1=self._schema1)
         temporary = self._temporary()
         try:
             with disk_errors(temporary, RESUME):
@@ -170,7 +174,3 @@ def _rename(source: Path, target: Path) -> None:
     except OSError:  # "not empty" has no class of its own
         if not target.exists():
             raise
-
-
-def _ref(frame: bytes) -> BlobRef:
-    return BlobRef(sha256=codec.digest(frame), nbytes=len(frame))

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from common.disk_errors import describe
 from common.errors import ConfigError
+from common.files import apply_umask
 from common.run_directory.recorded_run import RecordedRun
 from common.software import software_version
 from evaluation.export import card
@@ -54,13 +58,13 @@ def export_version(
             written = _write_model(model, options, temporary)
             text = card.to_markdown(_card_data(run, options.version, written))
             (temporary / "README.md").write_text(text, encoding="utf-8")
-            _make_readable(temporary)
+            apply_umask(temporary)
             temporary.rename(out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ConfigError(
-            f"{out} cannot be written: {error.strerror or error}", "choose another place"
+            f"{out} cannot be written: {describe(error)}", "choose another place"
         ) from None
     return written
 
@@ -95,12 +99,6 @@ def _write_model(model: ExportedModel, options: ExportOptions, out: Path) -> Exp
     if options.merge or model.lora is None:
         return export.write_model(model, out, options.precision or "float32")
     return export.write_adapter(model, out, options.with_base)
-
-
-def _make_readable(folder: Path) -> None:
-    """Let other users read the export: mkdtemp and safetensors restrict it to its owner."""
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _card_data(run: RecordedRun, version: int, written: ExportSummary) -> CardData:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Generic, Literal, TypeVar, overload
 
 from common.errors import ConfigError, DataError
+from common.files import private_opener
 from common.protocol.fields import RowKind
 from common.text import is_one_line
 from learning.data import hub_data, preference_parser, rating_parser, row_parser, tables
@@ -121,7 +122,7 @@ def read(kind: RowKind, path: Path) -> LoadedRows[Row]:
 
 def write(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as JSONL that `read` returns unchanged, without fields that may be empty."""
-    with path.open("w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8", opener=private_opener) as file:
         for row in rows:
             file.write(json.dumps(to_json(row), ensure_ascii=False) + "\n")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from common.errors import ConfigError, DataError
+from common.files import make_private
 from common.protocol.fields import RowKind
 from learning.data import prepared_data
 from learning.data.partition import dirichlet_partition, partition_labels
@@ -157,7 +158,7 @@ def _kind_seed(seed: int, kind: RowKind) -> int:
 
 def _make_folder(out: Path) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_private(out)
     except OSError as error:
         raise DataError(
             f"{out} cannot be created: {error.strerror}", "choose another folder"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from common.errors import ModelError
@@ -68,7 +69,9 @@ def no_configuration(path: Path, name: str) -> ModelError:
     """Return the error for a directory without a readable `config.json`."""
     what = f"{name} is not a model directory: {path} has no readable config.json"
     if (path / "run.db").exists():
-        remedy = f"it is a run: export a version with `fccl export {name} OUT --merge`, name OUT"
+        remedy = (
+            f"it is a run: export a version with `fccl export {quote(name)} OUT --merge`, name OUT"
+        )
     elif (path / "model_index.json").exists():
         remedy = "it holds a pipeline of image models; fccl trains language models"
     elif (path / "params.json").exists():

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -146,7 +147,7 @@ def _no_adapter(path: Path) -> ModelError:
     what = f"model.adapter {path} is not a PEFT adapter: it has no readable {ADAPTER_CONFIG}"
     remedy = "give a directory that `fccl export` wrote without --merge"
     if (path / "run.db").exists():
-        remedy = f"export a version of that run: fccl export {path} OUT, and name OUT"
+        remedy = f"export a version of that run: fccl export {quote(str(path))} OUT, and name OUT"
     elif path.is_dir() and has_weights(path):
         remedy = "it is a whole model: set model.name to it, without model.adapter"
     return ModelError(what, remedy)

@@ -20,10 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from common.disk_errors import describe
 from common.errors import ConfigError
+from common.files import apply_umask
 from common.protocol.manifest import is_model_file
 from learning.models.loader import quiet
 from learning.progress import ProgressCallback
@@ -255,15 +258,13 @@ def save_pruned(model: PreTrainedModel, pruning: Pruning, source: Path, out: Pat
                 if is_model_file(file.name) and not _is_rewritten(file.name):
                     shutil.copyfile(file, temporary / file.name)
             (temporary / FILE).write_bytes(pruning.encoded())
-            temporary.chmod(0o755)  # mkdtemp and safetensors write for this user only
-            for file in temporary.iterdir():
-                file.chmod(0o644)
+            apply_umask(temporary)
             temporary.replace(out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ConfigError(
-            f"{out} cannot be written: {error.strerror or error}", "name another place"
+            f"{out} cannot be written: {describe(error)}", "name another place"
         ) from None
 
 

@@ -27,7 +27,7 @@ TOO_LATE = "(the last one is finished)"
 LEAST_DISTANCE_S = 0.05
 MOST_OPEN = 3
 """The schedule is held up while so many faults are active or not recovered from."""
-MOST_HELD_S = 15.0
+MOST_HELD_S = 20.0
 """… since the last one began, at most: a run that never recovers must not look like one."""
 
 
@@ -96,8 +96,11 @@ class Chaos:
         passed, before = 0.0, self._began
         while not run.coordinator.finished and (waiting or any(not i.over for i in self.injected)):
             now = time.monotonic()
-            passed, before = passed + (0.0 if self._is_held_up(now) else now - before), now
-            if waiting and passed >= waiting[0][1].at_s:
+            coming = waiting[0][1] if waiting else None
+            if not self._is_held_up(now, coming):
+                passed += now - before
+            before = now
+            if coming and passed >= coming.at_s:
                 self._inject(*waiting.pop(0))
             self._tick()
         self._say(f"the last of {len(self.injected)} faults is over")
@@ -127,10 +130,12 @@ class Chaos:
         injection = INJECTIONS[fault.kind](self._run, fault)
         self.injected.append(Injected(number, fault, target(self._run, fault), injection))
 
-    def _is_held_up(self, now: float) -> bool:
-        begun = [injected.began for injected in self.injected if injected.began is not None]
-        waiting = sum(injected.open or injected.waits for injected in self.injected)
-        return waiting >= MOST_OPEN and bool(begun) and now - max(begun) < MOST_HELD_S
+    def _is_held_up(self, now: float, coming: Fault | None) -> bool:
+        waiting = [injected for injected in self.injected if injected.open or injected.waits]
+        solitary = [i.fault for i in waiting] + ([coming] if coming else [])
+        most = 1 if any(fault.solitary for fault in solitary) else MOST_OPEN
+        begun = max((i.began for i in self.injected if i.began is not None), default=now)
+        return len(waiting) >= most and now - begun < MOST_HELD_S
 
     def _wait(self, what: str, condition: Condition, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s

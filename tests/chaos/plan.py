@@ -48,6 +48,7 @@ class Fault:
     delay_s: float  # of a supervisor that restarts what ended
     choice: float  # in [0, 1): which of several targets
     seed: int
+    solitary: bool  # no other fault begins before the federation has recovered, within limits
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def draw_faults(seed: int, count: int, kinds: Collection[str] = ()) -> tuple[Fau
                 delay_s=round(source.uniform(0.0, 1.0), 2),
                 choice=source.random(),
                 seed=source.randrange(1 << 30),
+                solitary=source.random() < 0.3,
             )
         )
     return tuple(drawn)

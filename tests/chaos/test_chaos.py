@@ -12,9 +12,9 @@ from tests.chaos.federation import Servers
 from tests.chaos.plan import draw
 from tests.support.servers import PrivateRabbitMQ, PrivateRedis
 
-pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(1200)]
 
-SEED, FAULTS = 7, 12
+SEED, FAULTS = 1, 12
 
 
 @pytest.fixture

@@ -25,7 +25,9 @@ from broker.rabbit import broker as rabbit
 from broker.rabbit.broker import RabbitBroker
 from broker.rabbit.management import ManagementApi, permission
 from broker.rabbit.pika_setup import make_parameters
+from common.evaluation.sums import EvaluationSums
 from common.protocol import codec
+from common.protocol.evaluations import EvalResult
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.invitation import decode
 from common.protocol.membership import Enrolment
@@ -164,6 +166,14 @@ ATTEMPTS: dict[str, Attempt] = {
     "delete another site's queue": lambda c, t, a, b: c.queue_delete(t.task_queue(a)),
     "delete its own queue": lambda c, t, a, b: c.queue_delete(t.update_queue(b)),
     "purge another site's tasks": lambda c, t, a, b: c.queue_purge(t.task_queue(a)),
+    "delete its own exchange": lambda c, t, a, b: c.exchange_delete(t.update_exchange(b)),
+    "publish to an exchange of the server": lambda c, t, a, b: publish(c, "amq.topic", "x"),
+    "bind its own queue elsewhere": lambda c, t, a, b: c.queue_bind(
+        t.task_queue(b), "amq.rabbitmq.log", "#"
+    ),
+    "bind exchanges": lambda c, t, a, b: c.exchange_bind(
+        t.update_exchange(a), t.update_exchange(b)
+    ),
     "bind another site's queue": lambda c, t, a, b: c.queue_bind(
         t.task_queue(a), t.update_exchange(b)
     ),
@@ -312,6 +322,26 @@ KEYS = (
     ("SHUTDOWN",),
     ("PUBLISH", "x", "y"),
     ("MONITOR",),
+    ("SUBSCRIBE", "x"),
+    ("PSUBSCRIBE", "__keyspace*"),
+    ("ACL", "GETUSER", "default"),
+    ("ACL", "SETUSER", "small.hospital-b", "~*"),
+    ("CLIENT", "KILL", "TYPE", "normal"),
+    ("SCRIPT", "LOAD", "return 1"),
+    ("FUNCTION", "LIST"),
+    ("DEBUG", "SLEEP", "0"),
+    ("SAVE",),
+    ("REPLICAOF", "example.org", "6379"),
+    ("XADD", "fccl:{run}:commands", "*", "action", "stop"),
+    ("SET", "fccl:{run}:answer:x", "x"),
+    ("SET", "fccl:{run}:member:hospital-b:hospital-b", "x"),
+    ("GET", "fccl:{run}:samples"),
+    ("GET", "fccl:{run}:evaluations"),
+    ("COPY", "fccl:{run}:heartbeat:local:host-0", "fccl:{run}:heartbeat:hospital-b:x"),
+    ("RENAME", "fccl:{run}:version", "fccl:{run}:heartbeat:hospital-b:x"),
+    ("SORT", "fccl:{run}:heartbeat:hospital-b:x", "BY", "nosort", "GET", "fccl:{run}:clients"),
+    ("DUMP", "fccl:{run}:receipt:local:t000001"),
+    ("EXPIRE", "fccl:{run}:version", "1"),
 )
 
 
@@ -339,10 +369,24 @@ def test_a_heartbeat_counts_for_its_own_site_only(attacked: AttackedFederation) 
     assert "w9" not in {beat.worker_id for beat in store.heartbeats(attacked.run)}
 
 
-def test_a_sites_user_cannot_use_the_management_api(attacked: AttackedFederation) -> None:
+def test_a_site_can_learn_the_length_of_a_queue_and_nothing_else(
+    attacked: AttackedFederation,
+) -> None:
+    """RabbitMQ asks for no permission to a passive declaration: docs/security.md says so."""
+    connection = attacked.connection()
+    queue = attacked.topology.task_queue(Site(A))
+    answer = connection.channel().queue_declare(queue, passive=True)
+    assert answer.method.queue == queue
+    connection.close()
+
+
+@pytest.mark.parametrize("path", ["overview", "whoami", "users", "queues", "definitions"])
+def test_a_sites_user_cannot_use_the_management_api(
+    attacked: AttackedFederation, path: str
+) -> None:
     parts = make_parameters(attacked.amqps, attacked.servers.ca).credentials
     answer = httpx.get(
-        f"{attacked.servers.management}/api/overview", auth=(parts.username, parts.password)
+        f"{attacked.servers.management}/api/{path}", auth=(parts.username, parts.password)
     )
     assert answer.status_code == 401
 
@@ -365,7 +409,7 @@ def test_a_sites_user_may_write_one_exchange_and_read_one_queue(
 def test_the_queue_of_a_flooding_site_is_not_read_and_the_run_goes_on(
     attacked: AttackedFederation,
 ) -> None:
-    # The last test: afterwards the queue of the attacker is not read.
+    # Near the end: afterwards the queue of the attacker is not read.
     hq, queue = attacked.headquarters, attacked.topology.update_queue(Site(B))
     owner, flooding = rabbit.connect(attacked.servers.broker), attacked.broker()
     for i in range(120):
@@ -378,4 +422,36 @@ def test_the_queue_of_a_flooding_site_is_not_read_and_the_run_goes_on(
     assert owner.depths(attacked.topology)[attacked.topology.dead_queue].messages < 200
     for broker in (owner, flooding):
         broker.close()
+    hq.reaches(hq.version() + 2)
+
+
+def test_an_evaluation_of_another_client_is_not_answered_by_a_site(
+    attacked: AttackedFederation,
+) -> None:
+    journal = attacked.headquarters
+    before = journal.rows("SELECT COUNT(*) FROM evaluation WHERE state <> 'open'")
+    for task in ("e000001", "t000001"):
+        forged = EvalResult(
+            task_id=task, attempt=1, client_id="client_0", worker_id="w", version=0,
+            sums=EvaluationSums(rows=1, tokens=1, bytes=1, loss=1.0), seconds=0.1,
+        )  # fmt: skip
+        attacked.send(Message(pack(forged)))
+    assert journal.rows("SELECT COUNT(*) FROM evaluation WHERE state <> 'open'") == before
+    assert journal.accepted_from(B) == 0
+
+
+def test_open_connections_of_a_revoked_site_end(attacked: AttackedFederation) -> None:
+    connection, client = attacked.connection(), attacked.redis()
+    channel = connection.channel()
+    assert client.get("fccl:run:small")
+    assert attacked.headquarters.command("revoke", B).end() == 0
+    with pytest.raises((amqp.ConnectionClosed, amqp.ChannelClosed, amqp.StreamLostError)):
+        for _ in range(100):
+            connection.process_data_events(0.1)
+            channel.queue_declare(attacked.topology.task_queue(Site(B)), passive=True)
+    with pytest.raises((redis.exceptions.ConnectionError, redis.exceptions.AuthenticationError)):
+        client.get("fccl:run:small")
+    with pytest.raises((amqp.ProbableAuthenticationError, amqp.AuthenticationError)):
+        attacked.connection()
+    hq = attacked.headquarters
     hq.reaches(hq.version() + 2)

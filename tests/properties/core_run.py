@@ -7,6 +7,7 @@ transaction, files, outbox. Nothing but the journal survives a crash, and what w
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -201,7 +202,7 @@ class CoreRun:
     def _check_journal(self) -> None:
         """Check that a coordinator that starts now would know what this one knows."""
         found = recover(self.plan, self._journal, self.now, 0.0)
-        known, kept = durable(self.plan, self.state), durable(self.plan, found)
+        known, kept = durable(self.plan, self.state, self.now), durable(self.plan, found)
         differing = [
             f.name for f in fields(known) if getattr(known, f.name) != getattr(kept, f.name)
         ]
@@ -214,10 +215,15 @@ class CoreRun:
         assert self._journal.unapplied_uploads() == {u.upload for u in self.state.buffer}
 
 
-def durable(plan: Plan, state: CoordinatorState) -> CoordinatorState:
-    """Return a state without the parts that the journal does not keep."""
+def durable(plan: Plan, state: CoordinatorState, now: float = math.inf) -> CoordinatorState:
+    """Return a state without the parts that the journal does not keep.
+
+    Times after `now`, when the clock was set back, count as now.
+    """
     tasks = {
-        name: replace(task, lease_until=0.0, refusals=0, parked=False)
+        name: replace(
+            task, issued_at=min(task.issued_at, now), lease_until=0.0, refusals=0, parked=False
+        )
         for name, task in state.tasks.items()
     }
     evaluations = {
@@ -241,5 +247,6 @@ def durable(plan: Plan, state: CoordinatorState) -> CoordinatorState:
         store_up=True,
         stopping=False,
         draining=False,
-        buffered_at=state.buffered_at if state.buffer else 0.0,
+        round_at=min(state.round_at, now),
+        buffered_at=min(state.buffered_at, now) if state.buffer else 0.0,
     )

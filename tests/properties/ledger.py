@@ -142,11 +142,15 @@ class Ledger:
     def members(self) -> dict[str, Client]:
         return {**self.plan.clients, **self.joined}
 
-    def live(self, state: CoordinatorState, phase: int, now: float) -> list[str]:
-        """Return the clients that could train in a phase, by the heartbeats that were read."""
+    def live_sites(self, now: float) -> frozenset[str]:
+        """Return the sites that are live by the heartbeats that were read."""
         lease = self.plan.schedule.lease_s
-        fresh = {site for site, at in self.seen.items() if now - at <= lease}
-        sites = fresh if self.store_up else self.sites
+        fresh = frozenset(site for site, at in self.seen.items() if now - at <= lease)
+        return fresh if self.store_up else self.sites
+
+    def live(self, state: CoordinatorState, phase: int, now: float) -> list[str]:
+        """Return the clients that could train in a phase."""
+        sites = self.live_sites(now)
         return [
             name
             for name, client in self.members().items()
@@ -170,7 +174,7 @@ class Ledger:
         assert again or not self.draining
         assert self._enough(state, self.version, now), "issued below the minimum"
         client = self.members()[client_id]
-        assert client.site == site and site in self.sites
+        assert client.site == site and site in self.sites | self.live_sites(now)
         assert client_id not in self.kicked, "issued to a client that was kicked"
         assert again or not state.client(client_id).quarantined
 

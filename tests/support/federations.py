@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 
 from common.protocol.heartbeat import Heartbeat
 from common.store.store import connect
+from tests.chaos.ledger import check
 from tests.support.processes import Command, Commands, commands, eventually, process_state
 
 CONFIG = """\
@@ -207,25 +207,12 @@ class Federation:
 
 
 def check_applied_once(federation: Federation) -> None:
-    """Check that each accepted update is in exactly one version, and that all files agree."""
-    accepted = federation.rows("SELECT task_id, client_id, version FROM accepted ORDER BY seq")
-    assert all(version is not None for _, _, version in accepted)
-    assert len({task for task, _, _ in accepted}) == len(accepted)
-    receipts = federation.rows("SELECT task_id FROM receipt WHERE state = 'accepted'")
-    assert sorted(task for (task,) in receipts) == sorted(task for task, _, _ in accepted)
+    """Check that each accepted update is in exactly one version, and that all files agree.
 
-    applied = {version: Counter[str]() for version in range(federation.version() + 1)}
-    for task, _, version in accepted:
-        applied[version][task] += 1
-    progress = federation.lines("progress.jsonl")
-    assert [line["version"] for line in progress] == list(applied)
-    assert [Counter(line["updates"]) for line in progress] == list(applied.values())
-    metrics = federation.lines("client_metrics.jsonl")
-    assert Counter((m["task_id"], m["client_id"], m["version"]) for m in metrics) == Counter(
-        accepted
-    )
-    summaries = [json.loads(text) for (text,) in federation.rows("SELECT summary FROM version")]
-    assert [line["sha256"] for line in progress] == [s["sha256"] for s in summaries]
+    Tasks may be open: the run may be stopped.
+    """
+    report = check(federation.run, finished=False)
+    assert (report.problems, report.buffered) == ((), 0)
     assert not list((federation.run / "spool").iterdir())
 
 

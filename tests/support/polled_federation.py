@@ -100,9 +100,12 @@ def delta(task_id: str) -> Tensors:
     return {name: np.full(tensor.shape, value) for name, tensor in START.items()}
 
 
-def update(task: TrainTask, worker: str = "w0", **changed: object) -> bytes:
-    """Return the frame of a flawless update, with the fields `changed`."""
-    layout, data = codec.encode("fp32", delta(task.task_id))
+def update(
+    task: TrainTask, worker: str = "w0", data: bytes | None = None, **changed: object
+) -> bytes:
+    """Return the frame of a flawless update, with other `data`, and the fields `changed`."""
+    layout, encoded = codec.encode("fp32", delta(task.task_id))
+    data = encoded if data is None else data
     tabled = task.layout is None
     record = Update(
         task_id=task.task_id,
@@ -178,10 +181,21 @@ class PolledFederation:
     called, and the worker takes and answers tasks.
     """
 
-    def __init__(self, directory: Path, seed: int = 0, **settings: Any) -> None:
-        """Create the run directory; `settings` are those of `make_config`."""
-        self.config = make_config(directory, **settings)
-        run.create_run(self.config, prepared_run, 0.0)
+    def __init__(
+        self,
+        directory: Path,
+        seed: int = 0,
+        existing: FederationConfig | None = None,
+        **settings: Any,
+    ) -> None:
+        """Create the run directory, or take that of an `existing` run.
+
+        Args:
+            settings: Those of `make_config`, for a new run.
+        """
+        self.config = existing or make_config(directory, **settings)
+        if existing is None:
+            run.create_run(self.config, prepared_run, 0.0)
         self.directory = self.config.run.path
         self.server, self.redis = EmbeddedServer(), UnreliableRedis()
         self.store = Store(self.redis, "test")

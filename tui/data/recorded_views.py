@@ -12,10 +12,14 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Protocol, TypeVar
 
+from pydantic import ValidationError
+
+from common.errors import RunError
 from common.evaluation.contributions import contribution_rows
 from common.evaluation.rows import EvaluationRow, evaluation_rows
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.naming import LOCAL_SITE
+from common.protocol.wire import explain
 from common.run_directory import samples
 from common.run_directory.recorded_run import RecordedRun
 from common.run_directory.records import AcceptedUpdate, AttemptRecord
@@ -49,7 +53,21 @@ def records_until(records: Sequence[T], at: float) -> Sequence[T]:
 
 
 def view_at(run: RecordedRun, at: float) -> FederationView:
-    """Return the view that the coordinator would have published at a time."""
+    """Return the view that the coordinator would have published at a time.
+
+    Raises:
+        RunError: The journal holds what no coordinator publishes.
+    """
+    try:
+        return _view_at(run, at)
+    except ValidationError as error:
+        raise RunError(
+            f"the journal in {run.directory} is damaged: {explain(error)}",
+            "restore the run from a backup",
+        ) from None
+
+
+def _view_at(run: RecordedRun, at: float) -> FederationView:
     versions = tuple(records_until(run.versions, at)) or run.versions[:1]
     open_tasks = _open_tasks(run, at)
     return FederationView(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -22,6 +21,7 @@ from textual.widgets import Static
 from common.protocol.versions import SampleAnswer
 from tui.data.reader import Snapshot
 from tui.formatting import plural
+from tui.text_table import TextTable
 from tui.widgets.row_list import RowList
 
 ANSWER_WIDTH = 32  # columns that make an answer readable
@@ -156,7 +156,7 @@ def _heading(answers: Sequence[SampleAnswer], newest: int | None) -> str:
 
 
 def _side_by_side(cells: Sequence[tuple[Text, Text]]) -> RenderableType:
-    table = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    table = TextTable.grid(expand=True, padding=(0, 2, 0, 0))
     for _ in cells:
         table.add_column(ratio=1, overflow="fold")
     table.add_row(*(title for title, _ in cells))

@@ -16,6 +16,7 @@ from typing import get_args
 from filelock import FileLock
 
 from common.errors import ConfigError, DataError
+from common.files import make_private
 from common.protocol.fields import RowKind
 from learning.data import rows
 from learning.data.omissions import count_reasons, print_omissions
@@ -237,8 +238,10 @@ def _report_missing(
 
 def _write(out: Path, site: str, by_kind: Mapping[RowKind, Sequence[Row]]) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(out / ".lock"):  # workers of a site may start at the same moment
+        make_private(out)
+        with FileLock(
+            out.with_name(f".{out.name}.lock")
+        ):  # workers of a site may start at the same moment
             for old in out.glob("*.jsonl"):
                 old.unlink()
             for kind, some in by_kind.items():

@@ -25,6 +25,7 @@ from common.disk_errors import disk_errors, is_refusal
 from common.files import make_private, write_durable
 from common.protocol.tensors import Tensors
 from learning.objectives.tokens import TokenisedExample
+from worker.events import GOES_ON
 
 _PREFIX = "reference."
 _KEPT = 4  # files: of this phase and of some before it
@@ -61,7 +62,7 @@ class References:
         if missing:
             values = compute(self.fetch(), list(missing.values()))
             known |= dict(zip(missing, map(float, values), strict=True))
-            with disk_errors(path):
+            with disk_errors(path, GOES_ON):
                 make_private(self.folder)
                 write_durable(path, _dump(known))
                 _remove_old(self.folder)

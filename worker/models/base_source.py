@@ -120,8 +120,9 @@ class BaseModelSource:
         digest = codec.digest(make_manifest(snapshot.path))
         if digest != ref.digest:
             raise ModelError(
-                f"{ref.name} at {ref.revision} has digest {digest[:12]} here,"
-                f" but the task names {ref.digest[:12]}",
+                # The digest is not told: the coordinator reads this, and the model may be private.
+                f"{ref.name} at {ref.revision} has another digest here than the task,"
+                f" which names {ref.digest[:12]}",
                 "remove it from the hub cache of this machine",
             )
         return link_installed(snapshot.path, digest, self._cache)

@@ -85,14 +85,13 @@ def _parse(table: Mapping[str, Any], sources: Mapping[str, str]) -> SiteSettings
         return SiteSettings.model_validate(dict(table))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        key = str(first["loc"][0])
+        key = str(first["loc"][0]) if first["loc"] else ""  # of a key that is no text
+        where = sources.get(key, "the settings of this site")
         keys = ", ".join(SiteSettings.model_fields)
         if first["type"] == "extra_forbidden":
-            raise ConfigError(
-                f"{sources[key]}: unknown key {key}", f"the keys are {keys}"
-            ) from None
+            raise ConfigError(f"{where}: unknown key {key[:200]}", f"the keys are {keys}") from None
         raise ConfigError(
-            f"{sources[key]}: {explain(error)}",
+            f"{where}: {explain(error)}",
             f"see the settings of a site in docs/operations.md; the keys are {keys}",
         ) from None
 

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,11 +70,17 @@ def read(path: Path) -> Identity:
     """Return the identity in a file.
 
     Raises:
+        JoinError: A newer release wrote it.
         OSError, ValueError, TypeError: The file cannot be read, is not JSON, or lacks fields.
     """
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    lists = {name: tuple(fields.get(name, ())) for name in ("kinds", "labels")}
-    identity = Identity(**(fields | lists))
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if unknown := sorted(set(data) - {field.name for field in dataclasses.fields(Identity)}):
+        raise JoinError(
+            f"{path} was written by a newer release of fccl: it has the unknown field {unknown[0]}",
+            "upgrade fccl here",
+        )
+    lists = {name: tuple(data.get(name, ())) for name in ("kinds", "labels")}
+    identity = Identity(**(data | lists))
     parse_url(identity.broker, SITE_BROKER)
     parse_url(identity.store, SITE_STORE)
     return identity

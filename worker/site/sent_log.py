@@ -37,6 +37,7 @@ from common.protocol.naming import SiteName
 from common.protocol.tasks import Receipt
 from common.protocol.updates import Update
 from common.protocol.wire import explain, kind_of, unpack
+from worker.events import GOES_ON
 
 FILE = "sent.jsonl"
 
@@ -151,7 +152,7 @@ class SentLogWriter:
 
     def _append(self, record: Record) -> None:
         line = json.dumps(record.fields()).encode() + b"\n"
-        with disk_errors(self.path, "the worker goes on by itself"):
+        with disk_errors(self.path, GOES_ON):
             make_private(self.path.parent)
             with FileLock(self.path.with_name(f".{FILE}.lock")):
                 fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)

@@ -10,6 +10,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
 from setuptools import find_packages
 
 from tests.support.paths import ROOT, own_packages
@@ -32,6 +33,13 @@ def imported_by(path: Path) -> set[str]:
 
 def normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def requirements(name: str) -> list[str]:
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:  # an older environment than the constraints describe
+        return []
 
 
 def test_setuptools_finds_exactly_the_repositorys_own_packages() -> None:
@@ -86,3 +94,21 @@ def test_every_imported_library_is_a_declared_dependency() -> None:
         if not {normalised(each) for each in distributions.get(module, [])} & declared
     }
     assert undeclared == set()
+
+
+def test_constraints_pin_every_package_that_a_development_install_needs() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {normalised(line.partition("==")[0]) for line in lines if "==" in line[:50]}
+    missing, seen, waiting = set[str](), set[str](), [("fccl", frozenset({"dev"}))]
+    while waiting:
+        name, extras = waiting.pop()
+        for line in requirements(name):
+            wanted = Requirement(line)
+            marker, package = wanted.marker, normalised(wanted.name)
+            needed = not marker or any(marker.evaluate({"extra": e}) for e in ("", *extras))
+            key = f"{package}[{','.join(sorted(wanted.extras))}]"
+            if needed and key not in seen and not package.startswith(("nvidia-", "triton")):
+                seen.add(key)
+                waiting.append((wanted.name, frozenset(wanted.extras)))
+                missing |= {package} - pinned - {"fccl"}
+    assert missing == set()

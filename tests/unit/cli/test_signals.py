@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cli.signals import Terminated, handle_signals, interrupt_on_signals
+from cli.signals import Terminated, close_on_signals, handle_signals, interrupt_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +49,18 @@ def test_a_command_that_serves_is_asked_to_stop(number: signal.Signals) -> None:
     handle_signals([stop])
     os.kill(os.getpid(), number)
     assert stop.is_set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_screen_is_closed_by_its_event_loop(number: signal.Signals) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    async def show() -> None:
+        closed = asyncio.Event()
+        close_on_signals(closed.set)
+        os.kill(os.getpid(), number)
+        await asyncio.wait_for(closed.wait(), 60)
+
+    asyncio.run(show())
+    with pytest.raises(Terminated):  # no screen is open any more
+        os.kill(os.getpid(), number)

@@ -206,7 +206,7 @@ def test_a_coordinator_replaced_before_its_transaction_leaves_its_successors_ver
 
 
 PAUSES = {
-    "reading updates": (Spool, "delta", False),
+    "reading updates": (Spool, "each_tensor", False),
     "before a version is written": (Versions, "_write", False),
     "version written, not staged": (Versions, "_write", True),
     "version staged": (Versions, "stage", True),

@@ -19,6 +19,7 @@ from common.protocol.wire import pack
 from common.store import view
 from coordinator.core.events import LogEvent
 from coordinator.ingest.ingest import Allowance
+from coordinator.ingest.site_queues import FLOOD_MESSAGES, PREFETCH
 from coordinator.sites.credentials import SiteAccess
 from coordinator.storage import journal as journal_module
 from coordinator.storage.journal import Journal
@@ -145,6 +146,28 @@ def test_a_site_that_is_revoked_while_no_coordinator_runs_is_dismissed_at_the_ne
     assert Topology(federation.topology.run, (Site("a"),)).task_queue(Site("a")) not in (
         federation.server.queues
     )
+
+
+def test_a_site_that_asks_for_client_after_client_is_muted_and_leaves_nothing_for_good(
+    federation: PolledFederation,
+) -> None:
+    federation.access = FixedAccess("a")
+    site, topology = (
+        EmbeddedBroker(federation.server, "r.a"),
+        Topology(federation.topology.run, (Site("a"),)),
+    )
+
+    def flood() -> None:
+        if federation.turns == 8:
+            for number in range(FLOOD_MESSAGES + 10):
+                asked = Enrolment(client_id=f"b{number}", rows={"sft": 1}, worker_id="w", nonce=1)
+                site.publish_update(topology, Site("a"), Message(pack(asked)))
+
+    federation.on_turn = flood
+    assert federation.serve().complete
+    keys = federation.redis.client.keys("fccl:*:member:a:*")
+    assert len(keys) <= FLOOD_MESSAGES + PREFETCH
+    assert all(federation.redis.client.ttl(key) > 0 for key in keys)
 
 
 def test_a_coordinator_waits_for_one_that_holds_the_journal_and_says_so(

@@ -15,7 +15,7 @@ from common.protocol.tasks import TrainTask
 from common.protocol.tensor_table import make_table
 from common.protocol.updates import Update
 from common.protocol.wire import unpack
-from common.run_directory.recorded_run import read_run
+from common.run_directory.recorded_run import read_config, read_run
 from coordinator.storage.journal import Journal
 from evaluation.verification.verify import verify
 from tests.chaos.ledger import check
@@ -29,6 +29,7 @@ from tests.support.polled_federation import (
     delta,
     update,
 )
+from tests.support.recorded_releases import RELEASES, SCHEMA1, SITE, unpack_release
 from tests.support.virtual_federation import make_stats
 
 
@@ -104,6 +105,50 @@ def test_updates_of_an_older_coordinator_are_applied_by_its_successor(
     older.on_turn = lambda: None
     older.answer = answer
     check_complete(older, older.serve())
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_recorded_run_is_continued_to_its_end(tmp_path: Path, release: str) -> None:
+    directory = unpack_release(release, tmp_path)
+    config = read_config(directory)
+    run = config.run.model_copy(update={"dir": str(directory.parent)})
+    recorded = PolledFederation(tmp_path, existing=config.model_copy(update={"run": run}))
+    recorded.now = read_run(directory).ended_at
+    waiting = {path.name for path in (directory / "spool").iterdir()}
+    assert waiting
+
+    def respond(frame: bytes) -> bytes:
+        task, _ = unpack(TrainTask, frame)
+        assert frame[4] == (1 if release in SCHEMA1 else 2)
+        theta = recorded.fetch(task.adapter)
+        layout, data = codec.encode(task.update_codec, {n: v * 0.01 for n, v in theta.items()})
+        tabled = make_table(task.update_codec, layout)
+        return update(
+            task,
+            codec=task.update_codec,
+            layout=None if task.layout is None else layout.digest,
+            tensors=tabled if task.layout is None else None,
+            sha256=codec.digest(data),
+            data=data,
+        )
+
+    def stop_after_some_versions() -> None:
+        if release == SITE and sum(event.kind == "version" for event in recorded.events) > 1:
+            recorded.stop.set()  # its plan has 60
+
+    recorded.answer, recorded.on_turn = respond, stop_after_some_versions
+    before = read_run(directory).versions[-1].version
+    outcome = recorded.serve()
+    assert outcome.complete == (release != SITE)
+    found = read_run(directory)
+    last = found.versions[-1].version
+    assert before + 2 <= last == (last if release == SITE else found.total_versions)
+    applied = [u.task_id for summary in found.versions for u in summary.updates]
+    assert len(applied) == len(set(applied))
+    assert set(applied) == {update.task_id for update in found.updates}
+    found.tensors(last)
+    assert not any((directory / "spool").iterdir())
 
 
 def test_a_new_run_rejects_updates_of_schema_1(federation: PolledFederation) -> None:

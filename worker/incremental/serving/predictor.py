@@ -6,7 +6,7 @@ time here, on the CPU even where there is a GPU: the card that trains may have n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from learning.training.device import Compute, available_cores
 from worker.incremental.serving import served_run
 from worker.incremental.serving.client_model import ClientModel, load_client_model
 from worker.models.loaded import ModelCache
+from worker.settings.accepted_models import check_accepted
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,18 @@ class Prediction:
 
 
 class Predictor:
-    """Client's model in memory; loaded on first use."""
+    """Client's model in memory; loaded on first use.
 
-    def __init__(self, state: Path, client_id: str, cache: Path) -> None:
+    Args:
+        accept: Patterns of the base models that the site accepts now; empty for all. A worker may
+            have saved the model under earlier settings.
+    """
+
+    def __init__(
+        self, state: Path, client_id: str, cache: Path, accept: Sequence[str] = ()
+    ) -> None:
         self._state, self._client, self._cache = state, client_id, cache
+        self._accept = accept
         compute = Compute(torch.device("cpu"), available_cores(), autocast=False)
         torch.set_num_threads(compute.threads)
         self._models = ModelCache(compute)
@@ -54,9 +63,11 @@ class Predictor:
 
         Raises:
             DataError: No worker has saved a model yet, or a file is damaged.
-            ModelError: The base model is not on this machine, or cannot be loaded.
+            ModelError: The base model is not on this machine, is not accepted by the site, or
+                cannot be loaded.
         """
         found = load_client_model(self._state, self._client)
+        check_accepted(self._accept, found.model.base)
         if self._loaded is None or found.revision != self._loaded.revision:
             lora.write_adapter(self._base(found.model).model, found.adapter)
             self._loaded = found

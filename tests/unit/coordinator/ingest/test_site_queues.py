@@ -48,7 +48,7 @@ class Bench:
         return found
 
     def flood(self, site: str, start: float = 0.0, messages: int = FLOOD_MESSAGES) -> bool:
-        return [self.queues.count_dead_letter(site, start) for _ in range(messages)][-1]
+        return [self.queues.count_refused(site, start) for _ in range(messages)][-1]
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_site_that_floods_is_not_read_for_a_while(bench: Bench) -> None:
 
 def test_slow_dead_letters_and_the_runs_own_sites_are_no_flood(bench: Bench) -> None:
     times = [number * (FLOOD_S / 10) for number in range(3 * FLOOD_MESSAGES)]
-    assert not any(bench.queues.count_dead_letter("a", now) for now in times)
+    assert not any(bench.queues.count_refused("a", now) for now in times)
     assert not bench.flood("local", messages=3 * FLOOD_MESSAGES)
 
 

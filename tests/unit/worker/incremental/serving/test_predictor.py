@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import ModelError
 from common.model_cache import link_installed
 from common.protocol import codec
 from common.protocol.manifest import make_manifest
@@ -64,3 +65,10 @@ def test_a_client_is_answered_in_the_form_of_its_run(chat: bool, tmp_path: Path)
     for row in ROWS:
         assert predictor.predict(row.instruction, 60).text == row.output
     assert predictor.predict_global("Say ok.", 60).text == "ok"
+
+
+def test_a_model_that_the_site_no_longer_accepts_does_not_answer(tmp_path: Path) -> None:
+    predictor_of(tmp_path, None)
+    narrowed = Predictor(tmp_path / "state", "client_0", tmp_path / "cache", ("hub:*",))
+    with pytest.raises(ModelError, match="does not train the base model local:base"):
+        narrowed.predict("Say ok.", 1)

@@ -1,0 +1,1 @@
+"""Targets: functions of bytes that may raise nothing but an `FcclError`."""
