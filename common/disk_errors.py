@@ -78,7 +78,7 @@ def translate(error: BaseException, path: Path | None = None, then: str = "") ->
     if number is None:
         if type(error).__name__ != "SafetensorError":
             return None
-        return _error(path, f"it is damaged ({error})", "restore it from a backup", then)
+        return _error(path, f"it is damaged ({str(error)[:200]})", "restore it from a backup", then)
     if isinstance(error, OSError) and isinstance(error.filename, str | os.PathLike):
         path = Path(error.filename)
     if path is None and number not in _BY_ERRNO:

@@ -8,18 +8,26 @@ from __future__ import annotations
 
 from common.text import one_line
 
+MAX_MESSAGE = 1500
+
 
 class FcclError(Exception):
     """Base of every error that fccl raises on purpose: what went wrong where, and the remedy.
 
-    Both may repeat foreign text, such as a key or a file name, so they are made one line.
+    Both may repeat foreign text, such as a key or a file name, so they are made one line of at
+    most `MAX_MESSAGE` characters each.
     """
 
     exit_code = 1
 
     def __init__(self, what: str, remedy: str = "") -> None:
-        self.what, self.remedy = one_line(what), one_line(remedy)
+        self.what, self.remedy = _message(what), _message(remedy)
         super().__init__(f"{self.what}; {self.remedy}" if remedy else self.what)
+
+
+def _message(text: str) -> str:
+    line = one_line(text)
+    return line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}…"
 
 
 class ConfigError(FcclError):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from common.errors import StoreError, WireError
 from common.evaluation.contributions import ContributionRow, contribution_rows
@@ -102,6 +102,12 @@ class RunInfo(Record):
     open_evaluations: Count = 0
     contribution_source: Identifier = "train"
     scores: ScoreCost = ScoreCost()
+
+    @model_validator(mode="after")
+    def _phase_is_one_of_them(self) -> RunInfo:
+        if self.phase >= len(self.phases) or len(self.phase_ends) not in (0, len(self.phases)):
+            raise ValueError("phase and phase_ends have to agree with phases")
+        return self
 
 
 class ClientRow(Record):

@@ -92,7 +92,13 @@ def _replay(
     updates: list[JournaledUpdate],
 ) -> tuple[CoordinatorState, list[str]]:
     """Accept and commit a version's updates; return the new state, and what was not recorded so."""
-    wrong = []
+    wrong = [
+        f"the base version {u.base_version} of {u.task_id} is newer than version {state.version}"
+        for u in updates
+        if u.base_version > state.version
+    ]
+    if wrong:  # nothing can be computed from it
+        return state, wrong
     for update in updates:
         clip = _clip(plan, state, update)
         if not _close(clip, update.clip):

@@ -124,9 +124,7 @@ def _end(
     ended = part.running
     part.expect_end(fault.delay_s)
     part.signal(number)
-    yield lambda: all(command.code is not None for command in ended)
-    part.expect_end(fault.delay_s)
-    yield lambda: bool(part.running)
+    yield lambda: all(command.code is not None for command in ended) and bool(part.running)
 
 
 def worker_frozen(federation: Federation, fault: Fault) -> Injection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pika
@@ -17,15 +17,19 @@ VARIABLE = "FCCL_CHAOS"
 GONE_S = 10.0
 
 
-def leftover_files(run: Path, state: Path) -> Iterator[str]:
-    """Yield temporary files, files in the spools of both sides, and tasks in slots."""
-    for root in (run.parent, state):
+def leftover_files(run: Path, states: Sequence[Path]) -> Iterator[str]:
+    """Yield temporary files, and uploads in the spool of the coordinator."""
+    for root in (run.parent, *states):
         for path in root.rglob("*"):
             name = path.name
             temporary = name.startswith((".made-", ".tmp-")) or name.endswith((".tmp", ".partial"))
             if temporary or name == FILLER:
                 yield f"temporary file {path}"
     yield from (f"upload in the spool: {path}" for path in (run / "spool").glob("*"))
+
+
+def leftover_work(state: Path) -> Iterator[str]:
+    """Yield tasks and answers in the slots of workers, and residuals of unfinished ones."""
     for slot in state.glob("*/slots/*"):
         for name in ("task", "updates/*", "results/*", "crashes"):
             yield from (f"in a worker's slot: {path}" for path in slot.glob(name))

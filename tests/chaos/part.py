@@ -73,6 +73,10 @@ class Part:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(command.pid, number)
 
+    def says(self, text: str) -> bool:
+        """Return whether one of its processes has printed a text."""
+        return any(text in command.out for command in self.commands)
+
     def state(self) -> str:
         """Return its processes, their states or exit codes, and the ends of their logs."""
         return "\n".join(_describe(self.name, command) for command in self.commands[-3:])

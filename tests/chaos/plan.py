@@ -86,7 +86,7 @@ def draw(seed: int, faults: int, kinds: Collection[str] = ()) -> ChaosPlan:
     clients = workers + source.choice((0, 1, 2))
     schedule = _draw_schedule(source, workers, clients)
     buffer = schedule["buffer_size"]
-    versions = max(6, round(faults * source.uniform(4.0, 6.0) / int(str(buffer))))
+    versions = max(6, round(faults * source.uniform(6.0, 9.0) / int(str(buffer))))
     name = f"chaos-{seed}"
     config: dict[str, dict[str, object]] = {
         "run": {"name": name, "seed": seed, "keep_versions": source.choice((3, 10, 100))},

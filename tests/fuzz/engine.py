@@ -21,6 +21,7 @@ from tests.fuzz.target import Reader, Target, attempt
 SECONDS = 5.0  # of an input's CPU time
 MEMORY = 96 << 20  # bytes by which the process may grow for an input, besides FACTOR × its size
 FACTOR = 64
+ROUND = 1000  # inputs of a round over all targets
 MINIMISE = 150  # further inputs to make a failing one smaller
 PROJECT = Path(__file__).parents[2]
 
@@ -98,8 +99,19 @@ class Engine:
         seed: int,
         note: mmap.mmap,
         on_failure: Callable[[Target, bytes, str, BaseException], None],
+        on_round: Callable[[Engine], None],
     ) -> None:
-        """Prepare the targets; `note` holds the input in progress, for when the process dies."""
+        """Prepare the targets.
+
+        Args:
+            targets: What is tried, in turn.
+            folder: Place for their files.
+            seed: Of all choices.
+            note: Holds the input in progress, for when the process dies.
+            on_failure: Called with a target, a small input, the kind of failure and the error.
+            on_round: Called after each round over all targets.
+        """
+        self._on_round = on_round
         self._random, self._note, self._on_failure = Random(seed), note, on_failure
         self.counts = {target.name: Counts() for target in targets}
         self._targets, self._readers, self._seeds = targets, dict[str, Reader](), {}
@@ -116,16 +128,20 @@ class Engine:
         done = 0
         while done < inputs and time.monotonic() < until:
             for target in self._targets:
-                count = max(1, round(min(inputs - done, 2000) * target.share / shares))
-                self._run_target(target, count)
-                done += count
+                count = max(1, round(min(inputs - done, ROUND) * target.share / shares))
+                done += self._run_target(target, count, until)
                 if done >= inputs or time.monotonic() >= until:
                     break
+            self._on_round(self)
 
-    def _run_target(self, target: Target, count: int) -> None:
+    def _run_target(self, target: Target, count: int, until: float) -> int:
+        """Try some inputs of one target, and return how many."""
         reader, counts = self._readers[target.name], self.counts[target.name]
         began = time.process_time()
-        for _ in range(count):
+        for number in range(count):
+            if time.monotonic() >= until:
+                count = number
+                break
             data = self._input(target)
             self._write_note(target.name, data)
             accepted, error = run_one(reader, data)
@@ -134,6 +150,7 @@ class Engine:
             if error is not None:
                 self._fail(target, reader, data, error)
         counts.seconds += time.process_time() - began
+        return count
 
     def _input(self, target: Target) -> bytes:
         seeds, random = self._seeds[target.name], self._random

@@ -49,7 +49,7 @@ def run_processes(
                 continue
             done = _collect(place, total)
             del running[number]
-            if process.exitcode:
+            if process.exitcode and time.monotonic() < until + 60:
                 died += 1
                 _keep_note(place, process.exitcode)
                 if time.monotonic() < until and starts[number] < 50:
@@ -63,13 +63,12 @@ def _work(names: Sequence[str], place: Path, seed: int, inputs: int, until: floa
     with (place / "note").open("r+b") as file:
         note = mmap.mmap(file.fileno(), NOTE)
         targets = [TARGETS[name] for name in names]
-        engine = Engine(targets, place / "work", seed, note, _keep)
+        engine = Engine(
+            targets, place / "work", seed, note, _keep, lambda each: _write_counts(place, each)
+        )
         limit_memory(ADDRESS_SPACE)
         try:
-            while inputs > 0 and time.monotonic() < until:
-                engine.run(min(inputs, 5000), until)
-                inputs -= 5000
-                _write_counts(place, engine)
+            engine.run(inputs, until)
         finally:
             _write_counts(place, engine)
     os._exit(0)  # whatever threads a target has left

@@ -12,7 +12,7 @@ from common.text import is_one_line
 
 Reader = Callable[[bytes], object]
 Mutator = Callable[[Random, bytes], bytes]
-MAX_MESSAGE = 3000  # characters of an error, which is one line on a terminal
+MAX_MESSAGE = 3010  # characters of an error, which is one line on a terminal
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,7 @@ class FederationMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from(plans.SECONDS))
     def time_passes(self, seconds: float) -> None:
         self.run.now += seconds
+        self.run.clock_is_steady &= seconds >= 0
         self._feed(Tick())
 
     @rule(what=st.sampled_from(["nothing", "store", "stop", "restart"]))

@@ -200,7 +200,7 @@ def _parse(path: Path, text: str) -> Iterator[SentRecord | ReceiptNote]:
         try:
             kind = ReceiptNote if "receipt" in json.loads(line) else SentRecord
             yield kind.model_validate_json(line)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             why = explain(error) if isinstance(error, ValidationError) else "not a JSON object"
             raise RunError(
                 f"{path}:{number} is not a line of a site's log ({why})", "restore the file"
