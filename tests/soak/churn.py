@@ -20,7 +20,7 @@ from tests.support.sites_over_tls import instructions, site_machine, write_conve
 WORKERS = 3
 SITES = 3
 AWAY = 0.2
-JOINED_S = 180.0
+JOINED_S = 300.0
 
 
 class Churn:
@@ -136,6 +136,6 @@ class Churn:
         self._wait_until_joined(site, worker)
         revoked = self._federation.command("revoke", site)
         assert revoked.end() == 0, revoked.err
-        worker.end()  # it has lost its access
+        worker.end(JOINED_S)  # it has lost its access
         stack.close()
         return "site is revoked"
