@@ -122,7 +122,8 @@ class Spool:
 
     def uploads(self) -> set[str]:
         """Return the names of all files."""
-        return {path.name for path in self._path.glob("*")}  # none while there is no directory yet
+        with disk_errors(self._path, RESUME):  # none while there is no directory yet
+            return {path.name for path in self._path.glob("*")}
 
     def move(self, upload: str, target: Path) -> None:
         """Give the file of an upload another place; raise `OSError` if the disk refuses."""

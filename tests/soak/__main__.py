@@ -81,9 +81,9 @@ def main() -> int:
         with planned(Path(folder), cache, *urls, text, servers.store) as found:
             federation = InvitingFederation(Path(folder), found.place, servers.store)
             left = _soak(federation, servers, Path(folder), options)
-    print(table(growth(_read(options.out))))
     for line in left:
         print(f"left behind: {line}", file=sys.stderr)
+    print(table(growth(_read(options.out))))
     return 1 if left else 0
 
 

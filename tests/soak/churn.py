@@ -20,7 +20,7 @@ from tests.support.sites_over_tls import instructions, site_machine, write_conve
 WORKERS = 3
 SITES = 3
 AWAY = 0.2
-JOINED_S = 180.0
+JOINED_S = 300.0
 
 
 class Churn:
@@ -118,22 +118,24 @@ class Churn:
         machine = stack.enter_context(site_machine(folder, self._directory / "cache"))
         rows = write_conversations(folder / "rows.jsonl", instructions(f"q{number}x"))
         worker = machine.join(token, rows)
-        self._sites[site] = (stack, worker)
-        eventually(
-            f"{site} joins", lambda: self._has_joined(site) or worker.code is not None, JOINED_S
-        )
-        if worker.code is not None:
-            raise AssertionError(f"{site} did not join:\n{worker.out}\n{worker.err}")
+        self._sites[site] = (stack, worker)  # it joins while other things happen
         return "site joins"
 
-    def _has_joined(self, site: str) -> bool:
-        return any(client.site == site for client in view.read(self._store, "small").clients)
+    def _wait_until_joined(self, site: str, worker: Command) -> None:
+        def joined() -> bool:
+            if worker.code is not None:
+                raise AssertionError(f"{site} did not join:\n{worker.out}\n{worker.err}")
+            clients = view.read(self._store, "small").clients
+            return any(client.site == site for client in clients)
+
+        eventually(f"{site} joins", joined, JOINED_S)
 
     def _remove_site(self) -> str:
         site = self._random.choice(sorted(self._sites))
         stack, worker = self._sites.pop(site)
+        self._wait_until_joined(site, worker)
         revoked = self._federation.command("revoke", site)
         assert revoked.end() == 0, revoked.err
-        worker.end()  # it has lost its access
+        worker.end(JOINED_S)  # it has lost its access
         stack.close()
         return "site is revoked"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import stat
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,12 +63,11 @@ def _process(pid: int) -> dict[str, float]:
 
 def _bytes(path: Path) -> int:
     """Return the size of a file or of all files under a directory; they may vanish meanwhile."""
-    paths = [path] if path.is_file() else path.rglob("*")
-    total = 0
-    for each in paths:
-        with contextlib.suppress(OSError):
-            status = each.lstat()
-            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    total = path.stat().st_size if path.is_file() else 0
+    for folder, _, names in os.walk(path):  # which passes over directories that have vanished
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(folder) / name).lstat().st_size
     return total
 
 
@@ -90,12 +89,12 @@ def _rabbitmq(management: str) -> dict[str, float]:
 
 
 def _redis(store: Store) -> dict[str, float]:
-    fields = {}
+    fields: dict[str, object] = {}
     for section in ("memory", "clients"):
         text = store.execute("INFO", section)
         fields |= dict(text) if isinstance(text, dict) else {}
     return {
-        "Redis: memory": int(fields["used_memory"]) / MIB,
-        "Redis: connections": int(fields["connected_clients"]),
+        "Redis: memory": int(str(fields["used_memory"])) / MIB,
+        "Redis: connections": int(str(fields["connected_clients"])),
         "Redis: keys": int(store.execute("DBSIZE")),
     }

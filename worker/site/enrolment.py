@@ -62,6 +62,7 @@ class EnrolmentRequests:
             self._refused_since = 0.0
         except StoreAccessError:
             self._check_credentials()
+            return  # the broker may refuse the site too, and a request would wait for it in vain
         except StoreError:
             pass  # others report it; requests travel through the broker all the same
         now = time.monotonic()

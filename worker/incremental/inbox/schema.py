@@ -192,7 +192,9 @@ def translate(path: Path, error: Exception) -> DataError:
     if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return InboxBusy(f"{path} is locked by another process, nothing was stored", "try again")
     if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return InboxDamaged(f"{path} is damaged: {text}", "restore it from a backup, or remove it")
+        return InboxDamaged(
+            f"{path} cannot be used: {text}", "restore it from a backup, or remove it"
+        )
     return DataError(
         f"{path} cannot be used: {text}", "check the owner and permissions of its folder"
     )
