@@ -10,6 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from types import MappingProxyType
 
 from common.protocol.versions import UpdateSummary, VersionSummary
@@ -30,8 +31,10 @@ _FACTORS = ("score", "weight", "staleness_factor", "participation_factor", "coef
 def check_run(journal: UpdateJournal) -> Iterator[str]:
     """Yield what is wrong with the run as a whole."""
     numbers = set(journal.versions)
-    missing = set(range(max(numbers, default=0) + 1)) - numbers
-    yield from (f"the journal has no version {number}" for number in sorted(missing))
+    for before, number in pairwise([-1, *sorted(numbers)]):  # a damaged number may be huge
+        if number > before + 1:
+            to = f" to {number - 1}" if number > before + 2 else ""
+            yield f"the journal has no version {before + 1}{to}"
     accepted = {update.task_id for update in journal.updates}
     for update in journal.updates:
         if journal.receipts.get(update.task_id) != "accepted":

@@ -16,11 +16,13 @@ from pathlib import Path
 from random import Random
 from types import FrameType
 
+from tests.fuzz.mutate import mutate_bytes
 from tests.fuzz.target import Reader, Target, attempt
 
 SECONDS = 5.0  # of an input's CPU time
 MEMORY = 96 << 20  # bytes by which the process may grow for an input, besides FACTOR × its size
 FACTOR = 64
+MAX_INPUT = 1 << 20
 ROUND = 1000  # inputs of a round over all targets
 MINIMISE = 150  # further inputs to make a failing one smaller
 PROJECT = Path(__file__).parents[2]
@@ -157,6 +159,8 @@ class Engine:
         data = random.choice(seeds)
         for _ in range(random.choice([1, 1, 1, 2, 3, 6])):
             data = random.choice(target.mutators)(random, data)
+        if len(data) > MAX_INPUT:  # a tree whose branches were repeated
+            data = mutate_bytes(random, random.choice(seeds))
         if len(data) < 4096 and random.random() < 0.01 and len(seeds) < 400:
             seeds.append(data)  # so that mutations add up
         return data

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 
 from common.protocol.versions import VersionSummary
 
+OLDEST = 1000
+
 
 def weights_by_client(versions: Iterable[VersionSummary]) -> dict[str, dict[int, float]]:
     """Return the weight of each client in each version, summed over its updates."""
@@ -35,8 +37,11 @@ def weight_digit(weight: float | None, largest: float) -> str:
 
 
 def count_staleness(versions: Iterable[VersionSummary]) -> dict[int, int]:
-    """Return the number of updates by staleness, from 0 to the largest without gaps."""
-    counts = Counter(update.staleness for each in versions for update in each.updates)
+    """Return the number of updates by staleness, from 0 to the largest without gaps.
+
+    Those above `OLDEST`, which a damaged run may claim, count as that.
+    """
+    counts = Counter(min(update.staleness, OLDEST) for each in versions for update in each.updates)
     return {age: counts[age] for age in range(max(counts, default=-1) + 1)}
 
 

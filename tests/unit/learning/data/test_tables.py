@@ -162,7 +162,7 @@ def test_an_overlong_line_is_skipped_and_the_next_one_read(
     [
         ("data.csv", b"text,text\na,b\n", "twice"),
         ("data.csv", b'"text\n', "no readable header"),
-        ("data.jsonl", gzip.compress(b"{}"), "gzip"),
+        ("data.jsonl", gzip.compress(b"{}", mtime=0), "gzip"),
         ("data.csv", b"PK\x03\x04 a workbook", "Excel"),
         ("data.jsonl", b"PAR1 and more", "is Parquet"),
         ("data.jsonl", '{"text": "a"}'.encode("utf-16-le"), "UTF-16LE"),
