@@ -77,11 +77,14 @@ class Record(BaseModel):
     Attributes:
         added: Optional fields that only schema 2 has; most kinds of record have only schema 1.
         removed: Optional fields that only schema 1 has.
+        later: Optional fields that a frame leaves out while they have their defaults, because
+            workers of earlier releases refuse them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     added: ClassVar[frozenset[str]] = frozenset()
     removed: ClassVar[frozenset[str]] = frozenset()
+    later: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def schema_version(self) -> int:

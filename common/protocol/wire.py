@@ -42,6 +42,9 @@ def pack(record: Record, *data: bytes) -> bytes:
     schema, fields = record.schema_version, record.fields()
     for name in record.added if schema == 1 else record.removed:
         del fields[name]
+    for name in record.later:
+        if getattr(record, name) == type(record).model_fields[name].default:
+            fields.pop(name, None)
     header: bytes = msgpack.packb([type(record).__name__, fields])
     if len(header) > MAX_HEADER:
         raise WireError(

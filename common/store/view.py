@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -74,8 +74,13 @@ class RunInfo(Record):
         open_evaluations: Evaluations at the sites without an answer.
         contribution_source: What scores are computed from.
 
-    Those of earlier releases lack the optional fields.
+    Those of earlier releases lack the optional fields, and so do those of runs of schema 1: workers
+    of earlier releases serve these, and refuse unknown fields.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"min_clients", "live_clients", "open_evaluations", "contribution_source", "scores"}
+    )
 
     run: RunId
     name: Identifier

@@ -47,7 +47,7 @@ def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -
     enough = enough_clients(plan, state, now)
     counts = run.journal.receipt_counts()
     scored, seconds, nbytes = run.journal.score_cost()
-    return RunInfo(
+    info = RunInfo(
         run=run.run_id,
         name=run.name,
         status=_run_status(state, bool(served) and enough),
@@ -67,11 +67,17 @@ def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -
         updated_at=now,
         max_staleness=plan.schedule.max_staleness,
         software=run.software,
-        min_clients=minimum(plan, state),
-        live_clients=len(live_clients(plan, state, now)),
-        open_evaluations=len(state.evaluations),
-        contribution_source=plan.aggregation.contribution_source,
-        scores=ScoreCost(updates=scored, seconds=seconds, nbytes=nbytes),
+    )
+    if run.template.layout is None:  # schema 1: workers of earlier releases read this
+        return info
+    return info.model_copy(
+        update={
+            "min_clients": minimum(plan, state),
+            "live_clients": len(live_clients(plan, state, now)),
+            "open_evaluations": len(state.evaluations),
+            "contribution_source": plan.aggregation.contribution_source,
+            "scores": ScoreCost(updates=scored, seconds=seconds, nbytes=nbytes),
+        }
     )
 
 

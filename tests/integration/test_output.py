@@ -16,7 +16,8 @@ from tests.support.processes import SCRIPT
 ROW = '{{"instruction": "🙂👩‍👧 第 {0} 个 مرحبا", "output": "颜色 red 🎉 שלום {0}"}}\n'
 PLAN = """\
 [run]
-name = "a b"
+name = "t"
+dir = "a b"
 [model]
 name = "offline:gpt2-micro"
 max_length = 128
@@ -78,15 +79,15 @@ def test_a_demo_in_ascii_ends_well_and_leaves_private_files(
     variables = {**os.environ, "PYTHONIOENCODING": "ascii", "FCCL_CACHE": str(model_cache)}
     done = run("demo", "--config", "f.toml", "--plain", cwd=tmp_path, env=variables)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.isascii() and b"fccl tui --replay 'runs/a b'" in done.stdout
-    report = tmp_path / "runs" / "a b" / "report" / "report.md"
+    assert done.stdout.isascii() and b"fccl tui --replay 'a b/t'" in done.stdout
+    report = tmp_path / "a b" / "t" / "report" / "report.md"
     assert report.read_text(encoding="utf-8")
-    check_private(tmp_path / "runs")
-    exported = run("export", "runs/a b", "out", cwd=tmp_path, env=variables, umask=0o022)
+    check_private(tmp_path / "a b")
+    exported = run("export", "a b/t", "out", cwd=tmp_path, env=variables, umask=0o022)
     assert exported.returncode == 0, exported.stderr
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()}
     assert modes == {0o644} and stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o755
-    assert (tmp_path / "runs").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "a b").stat().st_mode & 0o077 == 0
 
 
 def check_private(folder: Path) -> None:

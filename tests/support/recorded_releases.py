@@ -25,6 +25,9 @@ COMMITS = {
     "issue15": "4d16555",
 }
 """The code that made them."""
+LAST_WITH_SCHEMA1 = "8b50b68"
+"""The newest code whose workers know schema 1 only. Workers of 2026-11-27 and before know other
+names of records, and end with an error."""
 
 
 def unpack_release(name: str, directory: Path) -> Path:

@@ -33,6 +33,11 @@ FIELDS = {
         "run", "version", "phase", "objective", "base", "adapter", "lora", "max_length", "dpo",
         "labels",
     ),
+    "RunInfo": (
+        "run", "name", "status", "detail", "version", "total_versions", "phase", "phases",
+        "phase_ends", "clients", "buffered", "buffer_size", "open_tasks", "accepted", "rejected",
+        "started_at", "updated_at", "max_staleness", "software",
+    ),
 }  # fmt: skip
 """All fields that the older release knew, in its order; it refused others."""
 

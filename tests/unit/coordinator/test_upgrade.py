@@ -82,6 +82,7 @@ def test_what_an_older_run_publishes_stays_readable_for_older_workers(
     assert all(np.array_equal(theta[name], opened.versions.read(3)[name]) for name in theta)
     raw = older.redis.client.get(f"fccl:{run}:model")
     assert schema1.read(raw)[0] == "CurrentModel"
+    assert schema1.read(older.redis.client.get(f"fccl:{run}:info"))[0] == "RunInfo"
     opened.journal.close()
 
 
