@@ -23,6 +23,7 @@ SECONDS = 5.0  # of an input's CPU time
 MEMORY = 96 << 20  # bytes by which the process may grow for an input, besides FACTOR × its size
 FACTOR = 64
 MAX_INPUT = 1 << 20
+FIRST_SEEDS, SEEDS = 100, 300  # inputs to start from: valid ones, and changed ones
 ROUND = 1000  # inputs of a round over all targets
 MINIMISE = 150  # further inputs to make a failing one smaller
 PROJECT = Path(__file__).parents[2]
@@ -149,6 +150,9 @@ class Engine:
             accepted, error = run_one(reader, data)
             counts.tried += 1
             counts.accepted += accepted
+            if accepted and len(data) < 4096 and self._random.random() < 0.1:
+                seeds = self._seeds[target.name]  # so that mutations add up
+                seeds[FIRST_SEEDS:] = [*seeds[FIRST_SEEDS:][-SEEDS:], data]
             if error is not None:
                 self._fail(target, reader, data, error)
         counts.seconds += time.process_time() - began
@@ -161,8 +165,6 @@ class Engine:
             data = random.choice(target.mutators)(random, data)
         if len(data) > MAX_INPUT:  # a tree whose branches were repeated
             data = mutate_bytes(random, random.choice(seeds))
-        if len(data) < 4096 and random.random() < 0.01 and len(seeds) < 400:
-            seeds.append(data)  # so that mutations add up
         return data
 
     def _write_note(self, name: str, data: bytes) -> None:

@@ -19,7 +19,7 @@ from tests.properties.core_run import CoreRun
 from tests.properties.federation import FederationMachine
 from tests.support.virtual_federation import make_plan, make_update
 
-EXAMPLES = int(os.environ.get("FCCL_PROPERTY_EXAMPLES", "1500"))
+EXAMPLES = int(os.environ.get("FCCL_PROPERTY_EXAMPLES", "600"))
 UNLIMITED = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
 
@@ -45,7 +45,7 @@ def test_the_invariants_hold_in_many_more_orders() -> None:
         FederationMachine,
         settings=settings(
             max_examples=EXAMPLES,
-            stateful_step_count=80,
+            stateful_step_count=60,
             deadline=None,
             print_blob=True,
             suppress_health_check=UNLIMITED,

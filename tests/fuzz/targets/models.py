@@ -16,8 +16,9 @@ from tests.fuzz import mutate
 from tests.fuzz.target import Reader, Target
 
 CONFIG = {
-    "peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["c_attn"], "bias": "none",
-    "lora_dropout": 0.0, "rank_pattern": {}, "use_dora": False, "task_type": "CAUSAL_LM",
+    "peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": ["c_attn", "c_fc"],
+    "bias": "none", "lora_dropout": 0.0, "rank_pattern": {}, "use_dora": False,
+    "task_type": "CAUSAL_LM",
 }  # fmt: skip
 
 
