@@ -75,5 +75,5 @@ def test_a_damaged_line_is_an_error_with_its_number(tmp_path: Path, line: str) -
 
 def test_a_log_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "sent.jsonl").mkdir()
-    with pytest.raises(RunError, match="name a writable directory with --state"):
+    with pytest.raises(RunError, match="goes on by itself"):
         writer(tmp_path).append_frame(pack(update("t1")))
