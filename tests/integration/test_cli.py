@@ -159,7 +159,7 @@ MISTAKES = {
     "both flags": Mistake(demo("--resume", "--new"), 2, ("--resume and --new exclude", "--help")),
     "a place where nothing can be written": Mistake(
         ("demo", "--plain", "--config", "f.toml", "--out", "f.toml/runs/x"), 7,
-        ("f.toml/runs", "run.dir"), FILE,
+        ("f.toml/runs", "Not a directory", "writable"), FILE,
     ),
     "a worker's data directory that is not there": Mistake(
         ("worker", "--data", "nowhere"), 3, ("nowhere is no directory", "--data")

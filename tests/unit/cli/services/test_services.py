@@ -10,6 +10,7 @@ import pytest
 
 from cli.services import command, ports, processes
 from cli.services.processes import Process, ProcessRecord
+from tests.support.processes import restore_interrupts
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,7 @@ def test_free_ports_are_outside_the_range_of_outgoing_connections() -> None:
 
 
 def test_a_ctrl_c_is_deferred_until_a_new_process_is_recorded() -> None:
+    restore_interrupts()  # the tests may run in the background of a shell that ignores them
     recorded, before = [], signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), processes.defer_interrupt():
         signal.raise_signal(signal.SIGINT)
