@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from common.tls.verification import verifying_context
-from common.urls import HTTP_ANY, parse_url
+from common.urls import HTTP_ANY, UrlError, parse_url
 from worker.incremental.validation.errors import (
     MAX_ANSWER,
     ValidatorError,
@@ -78,7 +78,10 @@ async def _answer(url: str, request: bytes) -> bytes:
 
 def _host(url: str) -> str:
     """Return host and port of a URL, whose other parts may hold a password."""
-    return parse_url(url, HTTP_ANY).address[:80]
+    try:
+        return parse_url(url, HTTP_ANY).address[:80]
+    except UrlError:
+        return "an unusable URL"
 
 
 def _fault(error: Exception) -> str:
