@@ -329,7 +329,6 @@ KEYS = (
     ("CLIENT", "KILL", "TYPE", "normal"),
     ("SCRIPT", "LOAD", "return 1"),
     ("FUNCTION", "LIST"),
-    ("DEBUG", "SLEEP", "0"),
     ("SAVE",),
     ("REPLICAOF", "example.org", "6379"),
     ("XADD", "fccl:{run}:commands", "*", "action", "stop"),

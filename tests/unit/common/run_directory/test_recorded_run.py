@@ -57,7 +57,7 @@ def test_a_run_from_before_invitations_is_read(run: Path) -> None:
         (lambda run: (run / "run.db").unlink(), "holds no run: it has no run.db"),
         (lambda run: (run / "run.db").write_bytes(b"x" * 5000), "not a database"),
         (lambda run: (run / "run.db").write_bytes(b""), "no such table"),
-        (lambda run: change(run, "DELETE FROM meta"), "lacks or misstates"),
+        (lambda run: change(run, "DELETE FROM meta"), "its journal lacks run_id"),
         (lambda run: change(run, "UPDATE version SET summary = '{}'"), "lacks or misstates"),
         (lambda run: change(run, "UPDATE event SET refs = '{'"), "lacks or misstates"),
         (lambda run: change(run, "UPDATE accepted SET stats = '1'"), "lacks or misstates"),
