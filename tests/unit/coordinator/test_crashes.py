@@ -146,7 +146,7 @@ def test_a_run_whose_updates_cannot_be_kept_goes_on_once_they_can(
 ) -> None:
     federation = PolledFederation(tmp_path, keep_updates=True)
     (federation.directory / "updates").touch()
-    with pytest.raises(RunError, match="updates: File exists; make room, then --resume"):
+    with pytest.raises(RunError, match="updates: File exists; check the path, then --resume"):
         federation.serve()
     (federation.directory / "updates").unlink()
     check_complete(federation, federation.serve())

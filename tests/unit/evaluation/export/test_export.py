@@ -522,7 +522,7 @@ def test_a_journal_of_another_release_is_refused_in_one_line(causal: Made, tmp_p
     db.execute("DELETE FROM meta WHERE key = 'sources'")
     db.commit()
     db.close()
-    with pytest.raises(RunError, match=r"'sources'.*release") as error:
+    with pytest.raises(RunError, match=r"release.*lacks sources") as error:
         read_run(run.directory)
     assert "\n" not in str(error.value)
 

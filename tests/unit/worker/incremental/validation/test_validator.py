@@ -182,9 +182,9 @@ def test_a_command_that_was_removed_since_the_start_rejects(tmp_path: Path) -> N
     [
         ("no-such-program-here --now", "command no-such-program-here not found"),
         ("'open", "No closing quotation"),
-        ("ftp://host/x", "not an http or https URL"),
-        ("http://", "not an http or https URL"),
-        ("http://user:word@host:port/", "is not a valid URL"),
+        ("ftp://host/x", "does not begin with http:// or https://"),
+        ("http://", "names no host"),
+        ("http://user:word@host:port/", "has a port that is no number"),
     ],
 )
 def test_an_invalid_value_is_found_at_the_start(spec: str, message: str) -> None:
