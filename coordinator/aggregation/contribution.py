@@ -19,6 +19,8 @@ MIN_LOSS = 1e-6  # nats per token; the inverse of a claim near 0 would overflow
 SINGLE_CLIENT_RANGE = (0.5, 2.0)  # weight of the only client in a buffer
 
 
+MAX_MEASURE = 1e6  # nats; a drop in loss is bounded by the largest loss, and sums must not overflow
+MIN_MEASURE = 1e-12  # a smaller drop in loss is none, and a share of it must not become 0
 MEASURE_RANGE = (0.05, 2.0)  # × the median of the positive ones; a useless update counts a little
 
 
@@ -51,7 +53,7 @@ def measured_values(values: Sequence[float | None]) -> list[float]:
     positive, the updates do not differ in anything that could be measured, and all values are 1.
     """
     filled = _fill_missing(values)
-    positive = [value for value in filled or () if value > 0]
+    positive = [value for value in filled or () if value > MIN_MEASURE]
     if filled is None or not positive:
         return [1.0] * len(values)
     middle = median(positive)
@@ -64,7 +66,8 @@ def _fill_missing(values: Sequence[float | None]) -> list[float] | None:
     if not known:
         return None
     middle = median(known)
-    return [middle if value is None else value for value in values]
+    filled = [middle if value is None else value for value in values]
+    return [min(MAX_MEASURE, max(-MAX_MEASURE, value)) for value in filled]
 
 
 def measured_score(value: float, samples: int, mode: str) -> float:

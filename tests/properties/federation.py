@@ -155,7 +155,7 @@ class FederationMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.run.wanted)
     @rule(
         which=index,
-        score=st.sampled_from([0.5, -1.0, 0.0, 1e300, 1e-300, math.nan, math.inf]),
+        score=st.sampled_from([0.5, -1.0, 0.0, 1e308, 5e-324, math.nan, math.inf]),
         other=st.sampled_from(["", "t000001", "nothing"]),
     )
     def a_score_arrives(self, which: int, score: float, other: str) -> None:

@@ -41,12 +41,17 @@ def _inbox(folder: Path) -> Reader:
 
     def send(data: bytes) -> None:
         _ = kept
+        answer = bytearray()
         with socket.create_connection(("127.0.0.1", listener.port), timeout=30) as connection:
-            connection.sendall(data[: 1 << 21])
-            connection.shutdown(socket.SHUT_WR)
-            answer = bytearray()
-            while piece := connection.recv(65536):
-                answer += piece
+            try:
+                connection.sendall(data[: 1 << 21])
+                connection.shutdown(socket.SHUT_WR)
+                while piece := connection.recv(65536):
+                    answer += piece
+            except TimeoutError:
+                raise
+            except OSError:  # closed before everything was read, as after an empty line
+                raise WireError("closed by the endpoint") from None
         _check(bytes(answer))
 
     return send
