@@ -120,7 +120,7 @@ def test_what_cannot_be_exported_is_told_in_one_line(place: Commands, directory:
     (directory / "empty").mkdir()
     assert "taken exists and is not empty" in refused(place, 2, "runs/x", "taken")
     assert "file exists" in refused(place, 2, "runs/x", "file")
-    assert "Not a directory" in refused(place, 7, "runs/x", "file/out")
+    assert "name a writable place" in refused(place, 7, "runs/x", "file/out")
     gone = refused(place, 7, "runs/x", "out", "--version", "9")
     assert "version 9" in gone and "choose one of 0 to 2" in gone
     assert "holds no run" in refused(place, 7, "empty", "out")
