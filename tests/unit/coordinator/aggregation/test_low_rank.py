@@ -115,9 +115,7 @@ def test_factors_are_balanced_sorted_and_have_one_sign() -> None:
 
 def test_the_same_sum_gives_the_same_bytes() -> None:
     changes = [Change(0.3, 1, factors(6, 2)), Change(0.7, 0, factors(7))]
-    one, other = (
-        next_factors(1, {0: factors(4), 1: factors(5)}, changes, FRESH) for _ in range(2)
-    )
+    one, other = (next_factors(1, {0: factors(4), 1: factors(5)}, changes, FRESH) for _ in range(2))
     assert (one.b.tobytes(), one.a.tobytes()) == (other.b.tobytes(), other.a.tobytes())
 
 
