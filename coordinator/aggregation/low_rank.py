@@ -111,7 +111,7 @@ def truncate(left: _Wide, right: _Wide, rank: int, fresh: Factors) -> Factors:
 
 
 def _signs(b: _Wide) -> _Wide:
-    """Return the sign of the largest entry of each column by magnitude; of equal ones, the first."""
+    """Return the sign of each column's largest entry by magnitude, the first of equal ones."""
     largest = np.abs(b).argmax(axis=0)
     return np.where(b[largest, np.arange(b.shape[1])] < 0, -1.0, 1.0)
 
