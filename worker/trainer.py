@@ -17,6 +17,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import ModelError
+from common.protocol.adapter_form import AdapterForm
 from common.protocol.fields import MAX_LOSS
 from common.protocol.tasks import TrainTask
 from common.protocol.tensors import Tensors
@@ -135,6 +136,7 @@ class Trainer:
             begun = {name: adapter[name] + start.unsent[name] for name in adapter}
             lora.write_adapter(loaded.model, begun)
         kind = (task.base.digest, task.precision, task.lora, task.objective)
+        lora.freeze_a(loaded.model, frozen=task.frozen is not None)
         result = loop.train(
             loaded.model,
             objective,
@@ -156,7 +158,8 @@ class Trainer:
         with clock.part("measure"):
             after = self._measure(loaded.model, objective, measured)
         with clock.part("encode"):
-            local = lora.read_adapter(loaded.model)
+            form = AdapterForm(frozen=task.frozen is not None)
+            local = form.of(lora.read_adapter(loaded.model))
             delta = {name: local[name] - adapter[name] for name in local}
             norm = l2_norm(delta)
         stats = ContributionStats(

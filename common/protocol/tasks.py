@@ -39,6 +39,11 @@ MAX_TEMPLATE = 32 * 1024
 
 LearnedTurns = Literal["all", "last"]
 """Which of the assistant's turns of a conversation are learned."""
+RefactoredRanks = Literal["equal", "mixed"]
+"""Ranks of the clients in a run whose versions are factorised anew (aggregation rule `product`).
+
+With `mixed`, tasks of some clients have a lower rank than the versions.
+"""
 
 
 class BlobRef(Record):
@@ -194,12 +199,16 @@ class TrainTask(Record):
         holdout_budget: Limit of the time for measuring the holdout before and after training, as a
             share of the training time; None measures in any case.
         plugin: Changes how the objective is trained.
+        frozen: Tensors of the adapter that are not trained and stay the same for the whole run, so
+            that neither `adapter` nor the update has them (aggregation rule `ffa`).
+        refactored: Each version has factors of its own, so that a change of the factors of one
+            means nothing on another (aggregation rule `product`).
     """
 
     added: ClassVar[frozenset[str]] = frozenset(
         {"prompt", "layout", "precision", "holdout_budget", "kto", "plugin"}
     )
-    later: ClassVar[frozenset[str]] = frozenset({"plugin"})
+    later: ClassVar[frozenset[str]] = frozenset({"frozen", "refactored", "plugin"})
 
     task_id: Identifier
     attempt: AttemptNumber
@@ -221,6 +230,8 @@ class TrainTask(Record):
     precision: ModelPrecision | None = None
     holdout_budget: Fraction | None = None
     plugin: ObjectivePlugin | None = None
+    frozen: BlobRef | None = None
+    refactored: RefactoredRanks | None = None
     update_codec: CodecName
     seed: Count
     issued_at: Seconds
