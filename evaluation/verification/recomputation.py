@@ -147,10 +147,13 @@ class Recomputation:
                 each.base_version,
                 each.coefficient,
                 partial(self._tensors, each, self._rule.update_layout(layout, each.client_id)),
+                each.weight,
+                each.staleness_factor * each.participation_factor * each.clip,
             )
             for each in summary.updates
         ]
-        state = self._read_state(summary.version - 1)
+        begins_phase = self._journal.versions[summary.version - 1].phase != summary.phase
+        state = {} if begins_phase else self._read_state(summary.version - 1)
         step = Step(summary.version, dict(previous), state, updates, self._read_version)
         return self._rule.apply(step)
 
