@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
+from common.errors import DataError
+from common.evaluation.metric_info import METRICS
+from common.evaluation.sums import mean_loss, metric_values
 from common.protocol.fields import RowKind
 from common.protocol.tensors import Tensors
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.evaluator import HELDOUT, EvaluationRows, Evaluator, pick_evenly
 from learning.evaluation.row_scores import Scores
-
-_NOT_SHOWN = ("tokens", "bytes")
 
 
 class Heldout(Protocol):
@@ -29,7 +29,6 @@ class HeldoutRows:
         self._run, self._evaluator, self._limit = run, evaluator, limit
         self._rows: dict[RowKind, EvaluationRows] = {}
         self._references: dict[tuple[RowKind, int], Scores] = {}
-        self.reference_tensors: Mapping[int, Tensors] = {}
 
     def measure(self, version: int, tensors: Tensors, phase: int) -> tuple[float, dict[str, float]]:
         kind = self._run.config.phase[phase].kind
@@ -37,9 +36,15 @@ class HeldoutRows:
         self._evaluator.load_tensors(tensors)
         scores = self._evaluator.score(rows)
         reference = self._reference(rows, version, phase, scores)
-        values = dict(rows.metrics([HELDOUT], scores, reference).values)
-        loss = values.pop("loss")
-        return loss, {key: value for key, value in values.items() if key not in _NOT_SHOWN}
+        sums = rows.scorer.sums(rows.examples, scores, reference)
+        loss = mean_loss(kind, sums)
+        if loss is None:
+            raise DataError(
+                f"no held-out row of kind {kind} fits into model.max_length",
+                "raise it, or set simulation.measure_every = 0",
+            )
+        values = metric_values(kind, sums)
+        return loss, {info.key: values[info.key] for info in METRICS[kind] if info.key in values}
 
     def _load(self, kind: RowKind) -> EvaluationRows:
         if kind not in self._rows:
@@ -53,9 +58,7 @@ class HeldoutRows:
             self._rows[kind] = self._evaluator.encode(kind, 0, chosen)
         return self._rows[kind]
 
-    def _reference(
-        self, rows: EvaluationRows, version: int, phase: int, scores: Scores
-    ) -> Scores:
+    def _reference(self, rows: EvaluationRows, version: int, phase: int, scores: Scores) -> Scores:
         """Return the scores of the version with which rewards are compared; it is measured, too."""
         if not rows.has_rewards:
             return scores

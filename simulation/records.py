@@ -20,11 +20,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from common.errors import RunError
 from common.files import append_jsonl, read_jsonl, write_durable
 
+R = TypeVar("R")
 MEASUREMENTS = "simulation.jsonl"
 SUMMARY = "simulation.json"
 
@@ -101,8 +102,8 @@ def read_summary(directory: Path) -> SimulationSummary | None:
     return _parsed(SimulationSummary, json.loads(path.read_text(encoding="utf-8")), path)
 
 
-def _parsed(kind: type[Any], values: dict[str, object], path: Path) -> Any:
-    known = {each.name for each in fields(kind)}
+def _parsed(kind: type[R], values: dict[str, Any], path: Path) -> R:
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
     try:
         return kind(**{key: value for key, value in values.items() if key in known})
     except TypeError:

@@ -18,6 +18,7 @@ from common.protocol.layout import TensorLayout
 from common.protocol.tasks import TrainTask
 from common.protocol.updates import TaskSeconds, Update
 from common.protocol.wire import pack
+from coordinator.aggregation.rules.rule import Rule
 from coordinator.core import admission
 from coordinator.core.events import EvaluationArrived, TaskRefused, UpdateArrived
 from coordinator.storage.spool import decode_delta, upload_name
@@ -53,6 +54,7 @@ class Answers:
         private: Path,
         fetch: FetchAdapter,
         spoil: Callable[[VirtualClient, int, Trained], Trained],
+        rule: Rule,
     ) -> None:
         """Create it.
 
@@ -62,9 +64,10 @@ class Answers:
             spool: Receives updates.
             private: Directory for the remainders of lossy codecs.
             fetch: Returns an adapter that a task names.
-            spoil: Returns what a client sends for its n-th task; the same unless it is faulty.
+            spoil: Returns what a faulty client sends for its n-th task.
+            rule: Aggregation rule of the run.
         """
-        self._work, self._versions, self._spool = work, versions, spool
+        self._work, self._spool, self._rule = work, spool, rule
         self._private, self._fetch, self._spoil = private, fetch, spoil
         self._layout = TensorLayout.of(versions.read(0))
 
@@ -108,10 +111,11 @@ class Answers:
             layout=layout.digest,
             sha256=codec.digest(data),
         )
+        expected = self._rule.update_layout(self._layout, task.client_id)
         frame = pack(update, data)
         upload = upload_name(client.name, codec.digest(frame))
         self._spool.put(upload, frame)
-        decoded = decode_delta(update, memoryview(data), self._layout)
+        decoded = decode_delta(update, memoryview(data), expected)
         norm, problem = admission.check_tensors(decoded)
         return UpdateArrived(
             task_id=update.task_id,

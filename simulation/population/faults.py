@@ -81,9 +81,7 @@ def spoiled(
     return [_relabelled(row, labels, rng, random) for row in rows]
 
 
-def _relabelled(
-    row: Row, labels: Sequence[str], rng: np.random.Generator, random: bool
-) -> Row:
+def _relabelled(row: Row, labels: Sequence[str], rng: np.random.Generator, random: bool) -> Row:
     match row:
         case LabelledText():
             step = int(rng.integers(len(labels))) if random else 1
