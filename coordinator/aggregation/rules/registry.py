@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from common.config.config import FederationConfig
+from common.config.config import BUILT_IN_RULES, FederationConfig
+from common.plugins.entry_points import AGGREGATORS
 from coordinator.aggregation.rules.factor import FactorRule
+from coordinator.aggregation.rules.plugin import PluginRule
 from coordinator.aggregation.rules.pseudo_gradient import PseudoGradientRule
 from coordinator.aggregation.rules.rule import Rule
 
 
 def make_rule(config: FederationConfig) -> Rule:
-    """Return the aggregation rule of a run."""
+    """Return the aggregation rule of a run.
+
+    Raises:
+        ConfigError: It is a plug-in that is not installed, or that refuses its options.
+    """
     aggregation = config.aggregation
+    if aggregation.rule not in BUILT_IN_RULES:
+        options = config.aggregators.get(aggregation.rule, {})
+        return PluginRule(aggregation.rule, AGGREGATORS.create(aggregation.rule, options))
     rule = FactorRule()
     if aggregation.optimizer.name != "none" or aggregation.robust.rule != "none":
         return PseudoGradientRule(rule, aggregation)
