@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from common.config.config import FederationConfig
 from coordinator.aggregation.rules.factor import FactorRule
+from coordinator.aggregation.rules.pseudo_gradient import PseudoGradientRule
 from coordinator.aggregation.rules.rule import Rule
 
 
 def make_rule(config: FederationConfig) -> Rule:
     """Return the aggregation rule of a run."""
-    return FactorRule()
+    aggregation = config.aggregation
+    rule = FactorRule()
+    if aggregation.optimizer.name != "none" or aggregation.robust.rule != "none":
+        return PseudoGradientRule(rule, aggregation)
+    return rule
