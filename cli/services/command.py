@@ -180,9 +180,7 @@ def _start(server: Server) -> None:
     if not console.is_terminal:
         click.echo(text)
     with console.status(text) as status:
-        servers.start(
-            server, lambda seconds: status.update(f"{text} {seconds:.0f} s"), _print_log
-        )
+        servers.start(server, lambda seconds: status.update(f"{text} {seconds:.0f} s"), _print_log)
     click.echo(
         f"{server.name} is ready (process {load(record_path(server.home)).processes[-1].pid})"
     )

@@ -102,9 +102,7 @@ def start(
         raise
 
 
-def _wait(
-    server: Server, on_wait: Callable[[float], None], on_log: Callable[[str], None]
-) -> None:
+def _wait(server: Server, on_wait: Callable[[float], None], on_log: Callable[[str], None]) -> None:
     began = time.monotonic()
     while not server.answers():
         passed = time.monotonic() - began
