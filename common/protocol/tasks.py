@@ -170,11 +170,14 @@ class TrainTask(Record):
         precision: How the base model is held; None stands for the defaults.
         holdout_budget: Limit of the time for measuring the holdout before and after training, as a
             share of the training time; None measures in any case.
+        clip_norm: The whole update is scaled down to this Euclidean norm, for differential privacy;
+            the coordinator does so, too.
     """
 
     added: ClassVar[frozenset[str]] = frozenset(
         {"prompt", "layout", "precision", "holdout_budget", "kto"}
     )
+    later: ClassVar[frozenset[str]] = frozenset({"clip_norm"})
 
     task_id: Identifier
     attempt: AttemptNumber
@@ -195,6 +198,7 @@ class TrainTask(Record):
     layout: Sha256 | None = None
     precision: ModelPrecision | None = None
     holdout_budget: Fraction | None = None
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     update_codec: CodecName
     seed: Count
     issued_at: Seconds
