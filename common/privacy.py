@@ -19,10 +19,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from common.config.config import PrivacyConfig
 from common.errors import ConfigError
 from common.protocol.fields import Count, Record
 
-NOT_COVERED = "losses, counts and evaluation sums that clients report are not covered"
+NOT_COVERED = "not covered: losses, counts and evaluation sums that clients report"
 
 _Epsilon = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
 
@@ -53,59 +54,47 @@ class PrivacySpending(Record):
     computed: bool = True
 
     def text(self) -> str:
-        """Return one line for people."""
+        """Return one line for people, who have to see `NOT_COVERED` beside it."""
         if self.noise_multiplier == 0:
-            return "no privacy: updates are clipped, but noise_multiplier is 0"
+            return "none: updates are clipped, but noise_multiplier is 0"
+        after = f"after {_times(self.versions)} of the most exposed client"
         if not self.computed:
-            return (
-                f"noise multiplier {self.noise_multiplier:g}, {_times(self.versions)} of the most"
-                " exposed client; for ε: pip install 'fccl[dp]'"
-            )
-        parts = [
-            f"ε {_number(self.epsilon)} after {_times(self.versions)} of the most exposed client",
-            f"at most {_number(self.epsilon_at_end)} at the end of the plan",
-        ]
+            return f"ε is not computed here (pip install 'fccl[dp]'), {after}"
+        parts = [f"ε {_number(self.epsilon)} {after}"]
+        parts.append(f"{_number(self.epsilon_at_end)} at the end")
         if self.max_versions is not None:
             parts.append(f"{_number(self.epsilon_at_cap)} at the cap of {self.max_versions}")
-        return f"{', '.join(parts)}; δ {self.delta:g}; {NOT_COVERED}"
+        return f"{', '.join(parts)}; δ {self.delta:g}"
 
 
-def spending(
-    *,
-    clip_norm: float,
-    noise_multiplier: float,
-    delta: float,
-    max_versions: int | None,
-    versions: int,
-    versions_left: int,
-) -> PrivacySpending:
-    """Return what was spent, and what will be.
+def spending_of(
+    settings: PrivacyConfig, versions: int, versions_left: int
+) -> PrivacySpending | None:
+    """Return what was spent, and what will be; None without differential privacy.
 
     Args:
-        clip_norm: C.
-        noise_multiplier: z.
-        delta: δ of (ε, δ)-differential privacy.
-        max_versions: See `PrivacySpending`.
+        settings: The section [privacy].
         versions: Versions with updates of the most exposed client.
         versions_left: Versions that the plan still has.
     """
-    limit = math.inf if max_versions is None else max(max_versions, versions)
-    at_end = int(min(versions + versions_left, limit))
+    if settings.clip_norm is None:
+        return None
+    cap = settings.max_versions
+    at_end = versions + versions_left if cap is None else min(versions + versions_left, cap)
     computed = is_available()
 
     def epsilon_after(count: int | None) -> float | None:
-        if count is None or not computed:
+        if count is None or not computed or settings.noise_multiplier == 0:
             return None
-        value = epsilon(noise_multiplier, count, delta)
-        return value if math.isfinite(value) else None
+        return epsilon(settings.noise_multiplier, count, settings.delta)
 
     return PrivacySpending(
-        clip_norm=clip_norm,
-        noise_multiplier=noise_multiplier,
-        delta=delta,
+        clip_norm=settings.clip_norm,
+        noise_multiplier=settings.noise_multiplier,
+        delta=settings.delta,
         versions=versions,
         versions_at_end=at_end,
-        max_versions=max_versions,
+        max_versions=cap,
         epsilon=epsilon_after(versions),
         epsilon_at_end=epsilon_after(at_end),
         epsilon_at_cap=epsilon_after(max_versions),
@@ -115,7 +104,7 @@ def spending(
 
 @lru_cache(maxsize=4096)
 def epsilon(noise_multiplier: float, versions: int, delta: float) -> float:
-    """Return the smallest ε of that many Gaussian mechanisms, infinite without noise.
+    """Return the smallest ε of that many Gaussian mechanisms with noise.
 
     Raises:
         ConfigError: dp-accounting is not installed.
@@ -142,7 +131,7 @@ def check_available() -> None:
 
 
 def _number(value: float | None) -> str:
-    return "unbounded" if value is None else f"{value:.2f}"
+    return "unknown" if value is None else f"{value:.2f}"
 
 
 def _times(count: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from common.privacy import PrivacySpending, spending
+from common.privacy import PrivacySpending, spending_of
 from coordinator.core.minimum import sole_contributor, trainable_clients
 from coordinator.core.state import CoordinatorState, Plan
 
@@ -58,17 +58,8 @@ def exhaustion(plan: Plan) -> str:
 
 def current_spending(plan: Plan, state: CoordinatorState) -> PrivacySpending | None:
     """Return the privacy of the most exposed client; None without differential privacy."""
-    privacy = plan.privacy
-    if privacy.clip_norm is None:
-        return None
-    return spending(
-        clip_norm=privacy.clip_norm,
-        noise_multiplier=privacy.noise_multiplier,
-        delta=privacy.delta,
-        max_versions=privacy.max_versions,
-        versions=max((client.participation for client in state.clients.values()), default=0),
-        versions_left=plan.total_versions - state.version,
-    )
+    most = max((client.participation for client in state.clients.values()), default=0)
+    return spending_of(plan.privacy, most, plan.total_versions - state.version)
 
 
 def _has_budget(plan: Plan, versions: int) -> bool:
