@@ -24,7 +24,7 @@ from common.protocol.kinds import EventKind
 from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Tensors
 from common.run_directory.recorded_run import RecordedRun
-from coordinator.aggregation.factor import aggregate_factors
+from coordinator.aggregation.rules.factor import aggregate_factors
 from coordinator.core.events import LogEvent, UpdateScore, log_event
 from coordinator.scores_source import ScoreRequest, ScoreSource, no_score
 from coordinator.storage.spool import Spool

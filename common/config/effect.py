@@ -98,10 +98,11 @@ def _of_evaluation(config: FederationConfig) -> Iterator[tuple[str, str]]:
 def _of_contribution(config: FederationConfig) -> Iterator[tuple[str, str]]:
     aggregation = config.aggregation
     source = aggregation.contribution_source
-    if source in _JOINED_SCORES and aggregation.contribution_mode == "size":
+    mode = aggregation.contribution_mode
+    if source in _JOINED_SCORES and mode in ("size", "uniform"):
         yield (
             f'aggregation.contribution_source = "{source}" has no effect with contribution_mode ='
-            ' "size", which weighs by the number of rows',
+            f' "{mode}", which needs no scores',
             'set contribution_mode to "loss" or "combined", or leave the source out',
         )
     if source not in ("server", "federated"):

@@ -43,6 +43,8 @@ dtype = "auto"               # of the frozen weights: bfloat16 where that is fas
 quantization = "none"        # or "nf4", "int8": needs the extra fccl[quantized] on every worker
 prompt = "auto"              # chat template, else Alpaca form; or "chat", "alpaca", a Jinja file
 # adapter = "exported"       # directory of an adapter to begin with; same base model and LoRA
+ranks = {}                   # ranks of single clients, below that of [model.lora], with
+                             # aggregation.rule = "product": { client-0 = 4 }
 
 [model.lora]                 # or lora=false in [model]: all parameters are trained and sent
 r = 16
@@ -100,9 +102,12 @@ flush_s = 120.0          # async: commit a partly filled buffer after this time
 lease_s = 60.0           # a task is issued again if its worker is silent for this time
 task_deadline_s = 3600.0 # a task is issued again after this time in any case
 max_staleness = 20       # older updates are rejected
+# adaptive_steps = [2, 20]   # local steps by a client's measured speed, within these limits
 
 [aggregation]
-contribution_mode = "combined"   # score: "loss" 1/l, "size" n, "combined" n/l
+rule = "factor"                  # mean of LoRA's factors; or "ffa" (A frozen, only B is trained and
+                                 # sent), "product" (exact in BA, for mixed ranks), or a plug-in
+contribution_mode = "combined"   # score: "loss" 1/l, "size" n, "combined" n/l; or "uniform"
 contribution_source = "train"    # l: mean training loss, or "holdout", the client's own holdout;
                                  # or a score that clients cannot inflate: "server" (drop in loss on
                                  # evaluation.rows), "federated" (on other clients' validation
@@ -112,10 +117,35 @@ score_scale = "log"              # softmax(log(s)/T), or "raw": softmax(s/T) to 
 temperature = 1.0
 floor = 0.1                      # w <- (1-floor) w + floor/K
 cap = 3.0                        # no weight above cap/K
-staleness_exponent = 0.5         # s(tau) = (1+tau)^-a
-server_lr = 1.0
+staleness = "polynomial"         # s(tau) = (1+tau)^-a; or "constant" (1), "hinge" (1 up to b, then
+                                 # 1/(a(tau-b)+1)), "exponential" (e^(-a tau))
+staleness_exponent = 0.5         # a
+staleness_threshold = 4          # b, in versions
+server_lr = 1.0                  # with adagrad, adam and yogi about 1e-3
 clip = 1.5                       # limit of an update's norm, in running medians of the norms
 over_norm = "clip"               # above the limit: "clip" or "reject" the update
+cache_updates = false            # add what the other clients last sent (CA2FL): less drift towards
+                                 # clients that answer often
+
+[aggregation.optimizer]          # of the coordinator
+name = "none"                    # or "momentum", "adagrad", "adam", "yogi"
+beta1 = 0.9
+beta2 = 0.99
+tau = 1e-3                       # adaptivity: x += server_lr m / (sqrt(v) + tau)
+
+[aggregation.robust]             # against faulty and hostile clients
+rule = "none"                    # or "cosine-filter", "trimmed-mean", "median", "krum",
+                                 # "multi-krum", "centered-clip"
+share = 0.2                      # assumed share of faulty updates in a buffer
+threshold = 0.0                  # cosine-filter: updates below this cosine are left out
+# radius = 1.0                   # centered-clip; default: the median distance from the centre
+iterations = 3                   # centered-clip
+
+[privacy]                        # differential privacy of each client's data as a whole
+# clip_norm = 0.5                # C, limit of an update's norm; switches it on
+noise_multiplier = 1.0           # z: noise of standard deviation zC/K on each value of the mean
+delta = 1e-5
+# max_versions = 20              # versions to which a client may contribute; default: no limit
 
 [evaluation]
 budget = 0.15            # limit of the time for measuring a client's holdout, as a share of the

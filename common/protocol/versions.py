@@ -99,6 +99,8 @@ class CurrentModel(Record):
 class UpdateSummary(Record):
     """One update's share of a commit, and the statistics that its client reported.
 
+    `left_out` says that the aggregation rule has dropped it as an outlier.
+
     The serialised form is flat: the fields of `stats` stand beside the others, as columns of
     `client_metrics.jsonl` and in the summaries of run directories of every release so far.
     `docs/algorithms.md` explains each factor.
@@ -117,6 +119,7 @@ class UpdateSummary(Record):
     coefficient: float
     stats: ContributionStats
     nbytes: Count
+    left_out: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -134,13 +137,17 @@ class UpdateSummary(Record):
 
 
 class VersionSummary(Record):
-    """Summary of one committed version, kept for good: a line of `progress.jsonl`."""
+    """Summary of one committed version, kept for good: a line of `progress.jsonl`.
+
+    `state_sha256` is that of the file of the server's state, if the aggregation rule has any.
+    """
 
     version: Count
     phase: PhaseIndex
     at: Seconds
     sha256: Sha256
     nbytes: Count
+    state_sha256: Sha256 | None = None
     train_loss: float | None = None
     holdout_before: float | None = None
     holdout_after: float | None = None

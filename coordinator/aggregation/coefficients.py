@@ -35,6 +35,7 @@ def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]
     weights = _client_weights(plan, state)
     participation = effective_participation(state.clients, buffered)
     mean = sum(participation.values()) / len(participation)
+    eta = config.server_lr if config.optimizer.name == "none" else 1.0  # else the optimizer's
     parts = []
     for update in state.buffer:
         score, client_weight = weights[update.client_id]
@@ -42,7 +43,7 @@ def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]
         staleness = state.version - update.base_version
         s = staleness_factor(staleness, config.staleness_exponent)
         r = participation_factor(participation[update.client_id], mean)
-        coefficient = w * s * r * update.clip * config.server_lr
+        coefficient = w * s * r * update.clip * eta
         parts.append(CommitPart(update, staleness, score, w, s, r, coefficient))
     return tuple(parts)
 

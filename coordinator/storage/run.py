@@ -43,6 +43,8 @@ from common.protocol.versions import VersionSummary
 from common.run_directory.journal_tables import check_supported
 from common.run_directory.records import WarmStart
 from common.software import software_version
+from coordinator.aggregation.rules.registry import make_rule
+from coordinator.aggregation.rules.rule import Rule
 from coordinator.core.state import Client, EvaluationPlan, Plan
 from coordinator.core.tasks import TaskTemplate
 from coordinator.storage.journal import Journal
@@ -82,6 +84,7 @@ class Run:
     name: str
     run_id: str
     plan: Plan
+    rule: Rule
     template: TaskTemplate
     keep_versions: int
     keep_updates: bool
@@ -229,6 +232,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
             classes=len(json.loads(meta["labels"])),
             schema1="layout" not in meta,
         ),
+        rule=make_rule(config),
         template=_build_template(config, meta, base),
         keep_versions=config.run.keep_versions,
         keep_updates=config.run.keep_updates,
