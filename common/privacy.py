@@ -97,7 +97,7 @@ def spending_of(
         max_versions=cap,
         epsilon=epsilon_after(versions),
         epsilon_at_end=epsilon_after(at_end),
-        epsilon_at_cap=epsilon_after(max_versions),
+        epsilon_at_cap=epsilon_after(cap),
         computed=computed,
     )
 

@@ -13,7 +13,8 @@ arithmetic only, which IEEE 754 determines.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ SEED_BYTES = 32
 BLOCK = 1 << 16
 """Values that are drawn at a time: their intermediate results fit into a processor's cache."""
 
+NoiseSeeds = Callable[[int], bytes]
+"""Returns the seed of a version's noise."""
 _Wide = NDArray[np.float64]
 
 # Coefficients of numerator and denominator, highest power first, for |u − ½| ≤ 0.425; then for
@@ -64,6 +67,16 @@ _FAR_TAIL = (
 )  # fmt: skip
 
 
+def secret_seed(version: int) -> bytes:
+    """Return a fresh seed for a version, which nobody can guess."""
+    return secrets.token_bytes(SEED_BYTES)
+
+
+def reproducible_seeds(seed: int) -> NoiseSeeds:
+    """Return seeds that follow from a number, for simulations: their noise protects nobody."""
+    return lambda version: hashlib.sha256(f"noise {seed} {version}".encode()).digest()
+
+
 def gaussian(seed: bytes, name: str, size: int) -> _Wide:
     """Return independent values of the standard normal distribution, float64 of shape (size,).
 
@@ -100,12 +113,12 @@ def inverse_normal(u: _Wide) -> _Wide:
 
 
 def _ratio(coefficients: tuple[Sequence[float], Sequence[float]], x: _Wide) -> _Wide:
-    numerator, denominator = (_polynomial(each, x) for each in coefficients)
-    return numerator / denominator
+    numerator, denominator = coefficients
+    return _polynomial(numerator, x) / _polynomial(denominator, x)
 
 
 def _polynomial(coefficients: Sequence[float], x: _Wide) -> _Wide:
-    value = np.full_like(x, coefficients[0])
+    value = np.full(x.shape, coefficients[0])
     for each in coefficients[1:]:
         value = value * x + each
     return value
@@ -118,4 +131,5 @@ def _log(x: _Wide) -> _Wide:
     m, k = np.where(low, 2 * m, m), np.where(low, k - 1, k)
     s = (m - 1) / (m + 1)  # at most 0.172
     series = _polynomial([1 / n for n in range(23, 0, -2)], s * s)
-    return k * 0.6931471805599453 + 2 * s * series
+    result: _Wide = k * 0.6931471805599453 + 2 * s * series
+    return result

@@ -16,7 +16,7 @@ from coordinator.core.state import CoordinatorState, Plan
 
 def without_spent(plan: Plan, state: CoordinatorState, clients: Iterable[str]) -> list[str]:
     """Return those of the clients, none of which has an open task, that may get one."""
-    if plan.privacy.clip_norm is None:
+    if not plan.privacy.enabled:
         return list(clients)
     buffered = {update.client_id for update in state.buffer}
     return [
@@ -28,7 +28,7 @@ def without_spent(plan: Plan, state: CoordinatorState, clients: Iterable[str]) -
 
 def spent_clients(plan: Plan, state: CoordinatorState) -> list[str]:
     """Return the members that have reached the cap, an update in the buffer included."""
-    if plan.privacy.clip_norm is None or plan.privacy.max_versions is None:
+    if not plan.privacy.enabled or plan.privacy.max_versions is None:
         return []
     waiting = {update.client_id for update in state.buffer}
     return [
@@ -39,8 +39,8 @@ def spent_clients(plan: Plan, state: CoordinatorState) -> list[str]:
 
 
 def is_exhausted(plan: Plan, state: CoordinatorState) -> bool:
-    """Return whether no client can contribute to a further version, until others join."""
-    if plan.privacy.clip_norm is None or plan.privacy.max_versions is None or state.tasks:
+    """Return whether no client can contribute to the next version, unless others join."""
+    if plan.privacy.max_versions is None or state.tasks or state.version >= plan.total_versions:
         return False
     clients = trainable_clients(plan, state, plan.current_phase(state.version))
     spent = set(spent_clients(plan, state))

@@ -102,6 +102,7 @@ def task_message(
         layout=template.layout,
         precision=template.precision,
         holdout_budget=template.holdout_budget,
+        clip_norm=plan.privacy.clip_norm,
         update_codec=template.update_codec,
         seed=task.seed,
         issued_at=now,

@@ -20,14 +20,19 @@ from coordinator.storage.versions import Versions, encode_state
 
 
 def write_version(
-    commit: CommitVersion, rule: Rule, versions: Versions, spool: Spool, now: float
+    commit: CommitVersion,
+    rule: Rule,
+    versions: Versions,
+    spool: Spool,
+    now: float,
+    noise_seed: bytes = b"",
 ) -> VersionSummary:
     """Compute a version, stage its files durably, and return the summary for the journal.
 
     Raises:
         RunError: An update cannot be read, the result is not finite, or the disk refused.
     """
-    made = _aggregate(commit, rule, versions, spool)
+    made = _aggregate(commit, rule, versions, spool, noise_seed)
     state, left_out = encode_state(made.state), made.left_out
     tensors = made.tensors
     del made
@@ -48,7 +53,9 @@ def write_version(
     )
 
 
-def _aggregate(commit: CommitVersion, rule: Rule, versions: Versions, spool: Spool) -> Result:
+def _aggregate(
+    commit: CommitVersion, rule: Rule, versions: Versions, spool: Spool, noise_seed: bytes
+) -> Result:
     """Apply the rule to the current version and the updates, which it reads from the spool."""
     newest = commit.version - 1
     current = versions.read(newest)
@@ -58,7 +65,7 @@ def _aggregate(commit: CommitVersion, rule: Rule, versions: Versions, spool: Spo
         for part in commit.parts
     ]
     state = versions.read_state(newest)
-    return rule.apply(Step(commit.version, current, state, updates, versions.read))
+    return rule.apply(Step(commit.version, current, state, updates, versions.read, noise_seed))
 
 
 def _weighted(part: CommitPart, layout: TensorLayout, spool: Spool) -> WeightedUpdate:

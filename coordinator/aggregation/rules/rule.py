@@ -46,6 +46,7 @@ class Step:
         state: Server state that was made with version t; empty for version 0.
         updates: The buffered updates, in the order in which they were accepted.
         read_version: Returns the tensors of an earlier version that an update was trained from.
+        noise_seed: Secret from which differential privacy draws its noise; empty without it.
     """
 
     version: int
@@ -53,6 +54,7 @@ class Step:
     state: Tensors
     updates: Sequence[WeightedUpdate]
     read_version: Callable[[int], Tensors]
+    noise_seed: bytes = b""
 
 
 @dataclass(frozen=True)
