@@ -31,7 +31,14 @@ from common.protocol.fields import (
     RunName,
     list_to_tuple,
 )
-from common.protocol.tasks import DpoSettings, KtoSettings, LearnedTurns, LoraSpec, ModelPrecision
+from common.protocol.tasks import (
+    DpoSettings,
+    KtoSettings,
+    LearnedTurns,
+    LoraSpec,
+    ModelPrecision,
+    PluginOptions,
+)
 from common.text import is_one_line
 
 ContributionMode = Literal["loss", "size", "combined", "uniform"]
@@ -185,6 +192,7 @@ class PhaseConfig(Section):
     bad_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 1.0
     turns: LearnedTurns = "all"
+    plugin: Identifier | None = None  # changes how the objective is trained
 
     @property
     def kind(self) -> RowKind:
@@ -400,6 +408,7 @@ class FederationConfig(Section):
     samples: SamplesConfig = SamplesConfig()
     trackers: dict[Identifier, dict[str, Any]] = Field(default_factory=dict)  # options, by name
     evaluators: dict[Identifier, EvaluatorConfig] = Field(default_factory=dict)
+    objectives: dict[Identifier, PluginOptions] = Field(default_factory=dict)  # options, by name
     # Dotted keys and their values while the model hub cannot be reached; see
     # `common.config.loader.apply_offline`.
     offline: Annotated[
@@ -410,6 +419,11 @@ class FederationConfig(Section):
     def kinds(self) -> tuple[RowKind, ...]:
         """The kinds of rows that the plan needs, in the order of its phases."""
         return tuple(dict.fromkeys(phase.kind for phase in self.phase))
+
+    @property
+    def objective_plugins(self) -> tuple[str, ...]:
+        """The names of the plug-ins that change how objectives are trained."""
+        return tuple(dict.fromkeys(phase.plugin for phase in self.phase if phase.plugin))
 
     @property
     def classifies(self) -> bool:

@@ -87,6 +87,7 @@ good_weight = 1.0        # kto: weight of good answers; raise it where they are 
 bad_weight = 1.0         # kto: weight of bad answers
 logit_adjustment = 1.0   # classification: correction for a client's class frequencies; 0: off
 turns = "all"            # sft: learn every answer of a conversation, or only the "last"
+# plugin = "focal"       # a plug-in that changes how the objective is trained: docs/extending.md
 
 [schedule]
 concurrency = 4          # limit of tasks in flight; async: no more than live workers
@@ -196,6 +197,9 @@ model_mb = 2000          # a base model with larger files is not loaded for samp
 [evaluators]             # figures of versions by plug-ins, beside the run: docs/extending.md
 # lm-eval={tasks=["arc_easy"],every=4}   # [evaluators.NAME]; without `every` phase ends
                          # and the last version; deadline_s=3600.0: limit for one version
+
+[objectives]             # options of the phases' plug-ins, for the workers: docs/extending.md
+# focal.gamma=2.0        # [objectives.NAME]; every worker needs the plug-in installed
 
 [offline]                # values for a new run while the model hub cannot be reached, e.g.
                          # "model.name"="offline:gpt2-tiny" and "phase.0.lr"=6e-3

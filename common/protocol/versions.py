@@ -39,6 +39,7 @@ from common.protocol.tasks import (
     LoraSpec,
     ModelPrecision,
     PromptSpec,
+    RefactoredRanks,
 )
 from common.protocol.updates import ContributionStats, TensorTable
 
@@ -76,9 +77,11 @@ class CurrentModel(Record):
 
     Attributes:
         min_batch_size: Smallest batch of this phase and those that follow.
+        frozen, refactored: As in `TrainTask`.
     """
 
     added: ClassVar[frozenset[str]] = frozenset({"prompt", "precision", "kto", "min_batch_size"})
+    later: ClassVar[frozenset[str]] = frozenset({"frozen", "refactored"})
 
     run: RunId
     version: Count
@@ -94,6 +97,8 @@ class CurrentModel(Record):
     prompt: PromptSpec | None = None
     precision: ModelPrecision | None = None
     min_batch_size: BatchSize | None = None
+    frozen: BlobRef | None = None
+    refactored: RefactoredRanks | None = None
 
 
 class UpdateSummary(Record):

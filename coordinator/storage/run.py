@@ -37,7 +37,7 @@ from common.files import make_private, sync_path, sync_tree, tighten
 from common.protocol.fields import RowKind
 from common.protocol.layout import TensorLayout
 from common.protocol.naming import LOCAL_SITE, new_run_id
-from common.protocol.tasks import BaseRef, PromptSpec, parse_prompt
+from common.protocol.tasks import BaseRef, ObjectivePlugin, PromptSpec, parse_prompt
 from common.protocol.tensors import Tensors
 from common.protocol.versions import VersionSummary
 from common.run_directory.journal_tables import check_supported
@@ -292,6 +292,10 @@ def _build_template(
         layout=layout,
         precision=config.model.precision,
         holdout_budget=None if layout is None or measures else config.evaluation.budget,
+        plugins={
+            name: ObjectivePlugin(name=name, options=config.objectives.get(name, {}))
+            for name in config.objective_plugins
+        },
     )
 
 
