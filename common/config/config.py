@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from common import urls
+from common.config.section import NonNegativeFloat, PositiveFloat, PositiveInt, Section
+from common.config.simulation import SimulationConfig
 from common.protocol.fields import (
     ROW_KINDS,
     BatchSize,
@@ -48,9 +50,6 @@ RobustRuleName = Literal[
     "none", "cosine-filter", "trimmed-mean", "median", "krum", "multi-krum", "centered-clip"
 ]
 StalenessName = Literal["polynomial", "constant", "hinge", "exponential"]
-PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
-PositiveFloat = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
 def _auto_or_bool(value: Any) -> Any:
@@ -73,12 +72,6 @@ def url_of(kind: urls.UrlKind) -> AfterValidator:
         return text
 
     return AfterValidator(check)
-
-
-class Section(BaseModel):
-    """A frozen table that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class RunConfig(Section):
@@ -406,6 +399,7 @@ class FederationConfig(Section):
     codec: CodecConfig = CodecConfig()
     incremental: IncrementalConfig = IncrementalConfig()
     samples: SamplesConfig = SamplesConfig()
+    simulation: SimulationConfig = SimulationConfig()
     trackers: dict[Identifier, dict[str, Any]] = Field(default_factory=dict)  # options, by name
     evaluators: dict[Identifier, EvaluatorConfig] = Field(default_factory=dict)
     objectives: dict[Identifier, PluginOptions] = Field(default_factory=dict)  # options, by name

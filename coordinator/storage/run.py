@@ -197,8 +197,13 @@ def set_aside(config: FederationConfig) -> str | None:
         journal.close()
 
 
-def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> Run:
+def open_run(
+    config: FederationConfig, find_base: Callable[[BaseRef], Path], *, durable: bool = True
+) -> Run:
     """Open the run directory that the configuration names; addresses may have changed.
+
+    Without `durable`, as for a simulated run, which starts over after a crash, no write waits for
+    the disk.
 
     Raises:
         ConfigError: A key has another value than the run began with.
@@ -208,7 +213,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     if directory.is_dir():
         with disk_errors(directory):
             tighten(directory)  # a run that an earlier release began
-    journal = Journal.open(directory / "run.db")
+    journal = Journal.open(directory / "run.db", durable=durable)
     meta = journal.meta()
     check_supported(meta, directory)
     config = with_recorded_offline_choice(config, directory)
@@ -218,6 +223,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         json.loads(meta["adapter_config"]),
         config.codec.adapter,
         schema1="layout" not in meta,
+        durable=durable,
     )
     # Not only when a coordinator starts, because a report may be written without one.
     versions.roll_forward(journal.version_digests())
