@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from common.config.config import FederationConfig, PhaseConfig
 from common.config.privacy_conflicts import privacy_conflicts
 from common.config.section import Section
 from common.errors import ConfigError
