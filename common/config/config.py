@@ -291,6 +291,11 @@ class AggregationConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     robust: RobustConfig = RobustConfig()
 
+    @property
+    def weighs_equally(self) -> bool:
+        """Whether all clients count the same, because weights would break or bypass the rule."""
+        return self.cache_updates or self.robust.rule in ("trimmed-mean", "median", "krum")
+
 
 class PrivacyConfig(Section):
     """[privacy]: differential privacy of a client's whole data, which `clip_norm` switches on."""

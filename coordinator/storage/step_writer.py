@@ -141,7 +141,11 @@ class StepWriter:
             self._jsonl.append(self._journal, written.summaries.values(), ended)
 
     def _write_version(self, commit: CommitVersion, now: float, seed: bytes) -> VersionSummary:
-        return write_version(commit, self._run.rule, self._versions, self._spool, now, seed)
+        return write_version(
+            *(commit, self._run.rule, self._versions, self._spool, now),
+            begins_phase=commit.version - 1 == self._plan.phase_end(commit.phase - 1),
+            noise_seed=seed,
+        )
 
     def _task_frames(
         self,

@@ -5,12 +5,16 @@ from __future__ import annotations
 from common.config.config import FederationConfig
 from coordinator.aggregation.rules.factor import FactorRule
 from coordinator.aggregation.rules.private import PrivateRule
+from coordinator.aggregation.rules.pseudo_gradient import PseudoGradientRule
 from coordinator.aggregation.rules.rule import Rule
 
 
 def make_rule(config: FederationConfig) -> Rule:
     """Return the aggregation rule of a run."""
-    rule = FactorRule()
+    aggregation = config.aggregation
+    rule: Rule = FactorRule()
+    if aggregation.optimizer.name != "none" or aggregation.robust.rule != "none":
+        rule = PseudoGradientRule(rule, aggregation)
     return _with_noise(rule, config) if config.privacy.enabled else rule
 
 
