@@ -61,16 +61,17 @@ class IndexSources:
         nothing: OrderedMap[str, Client] = OrderedMap()
         return cls(plan, phase, OrderedMap(), OrderedMap(), nothing, {}, {}, frozenset())
 
-    def same_as(self, other: IndexSources) -> bool:
+    def made_of(self, plan: Plan, state: CoordinatorState) -> bool:
+        """Return whether these are the parts of a state."""
         return (
-            self.plan is other.plan
-            and self.phase == other.phase
-            and self.clients is other.clients
-            and self.tasks is other.tasks
-            and self.joined is other.joined
-            and self.evaluations is other.evaluations
-            and self.workers is other.workers
-            and self.wishes is other.wishes
+            self.plan is plan
+            and self.clients is state.clients
+            and self.tasks is state.tasks
+            and self.joined is state.joined
+            and self.evaluations is state.evaluations
+            and self.workers is state.workers_by_site
+            and self.wishes is state.wishes
+            and self.phase == plan.current_phase(state.version)
         )
 
     def client(self, name: str) -> Client | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
 
 from immutables import Map, MapMutation
 
@@ -18,10 +17,9 @@ MARGIN_S = 1e-3  # by which `attention_at` is earlier, because sums of times are
 
 def with_index(plan: Plan, state: CoordinatorState) -> CoordinatorState:
     """Return the state with an index that is up to date."""
-    sources = IndexSources.of(plan, state)
-    if state.index is not None and state.index.sources.same_as(sources):
+    if state.index is not None and state.index.sources.made_of(plan, state):
         return state
-    return replace(state, index=_advance(state.index, sources))
+    return state.with_index(_advance(state.index, IndexSources.of(plan, state)))
 
 
 def index_of(plan: Plan, state: CoordinatorState) -> ClientIndex:
@@ -50,14 +48,16 @@ class _Update:
 
     Attributes:
         clients: Clients whose key may have changed.
-        sites: Sites whose first key or room may have changed.
     """
 
     def __init__(self, old: ClientIndex, new: IndexSources) -> None:
         self._old, self._before, self._new = old, old.sources, new
-        self.clients, self.sites = set[str](), set[str]()
+        self.clients, self._sites = set[str](), set[str]()  # sites: the first key or the room
         self._load, self._parked = old.load.mutate(), old.parked.mutate()
-        self._busy = old.busy.mutate()
+        self._busy, self._counted = old.busy.mutate(), old.counted.mutate()
+        self._queued, self._queues = old.queued.mutate(), old.queues.mutate()
+        self._head_of = old.head_of.mutate()
+        self._running, self._attention_at = old.running, old.attention_at
 
     def result(self) -> ClientIndex:
         before, new = self._before, self._new
@@ -66,64 +66,68 @@ class _Update:
         self.clients.update(changed, joined, left, before.wishes ^ new.wishes)
         if new.workers is not before.workers and new.workers != before.workers:
             sites = new.workers.keys() | before.workers.keys()
-            self.sites |= {s for s in sites if new.workers.get(s) != before.workers.get(s)}
+            self._sites |= {s for s in sites if new.workers.get(s) != before.workers.get(s)}
+        participants, participation = self._sum_participation(changed)
         moved = bool(joined or left)  # a client may have another site now
-        counted, running, attention_at = self._count_tasks(moved)
+        self._count_tasks(moved)
         evaluating = self._count_evaluations(moved)
-        load, busy = self._load.finish(), self._busy.finish()
-        index = replace(
-            self._sum_participation(changed),
+        self._queue_clients()
+        heads = self._order_heads()
+        return ClientIndex(
             sources=new,
-            counted=counted,
+            queued=self._queued.finish(),
+            queues=self._queues.finish(),
+            heads=heads,
+            head_of=self._head_of.finish(),
+            counted=self._counted.finish(),
             evaluating=evaluating,
-            load=load,
+            load=self._load.finish(),
             parked=self._parked.finish(),
-            busy=busy,
-            running=running,
-            attention_at=attention_at,
+            busy=self._busy.finish(),
+            running=self._running,
+            participants=participants,
+            participation=participation,
+            attention_at=self._attention_at,
         )
-        return self._order_heads(self._queue_clients(index))
 
-    def _sum_participation(self, changed: Iterable[str]) -> ClientIndex:
+    def _sum_participation(self, changed: Iterable[str]) -> tuple[int, int]:
         participants, total = self._old.participants, self._old.participation
         for name in changed:
             before, now = self._before.clients.get(name), self._new.clients[name].participation
             known = before.participation if before else 0
             total += now - known
             participants += bool(now) - bool(known)
-        return replace(self._old, participants=participants, participation=total)
+        return participants, total
 
-    def _count_tasks(self, moved: bool) -> tuple[Map[str, tuple[str, str, bool]], int, float]:
-        """Count the tasks that have changed; return those counted, the running ones, and when."""
-        old, tasks = self._old, self._new.tasks
+    def _count_tasks(self, moved: bool) -> None:
+        """Count the tasks that have changed, or all of them."""
+        tasks, counted = self._new.tasks, self._counted
         changed, removed = tasks.changes_since(self._before.tasks)
-        running, attention_at = old.running, old.attention_at
-        counted = old.counted.mutate()
         for task_id in (*removed, *(tasks if moved else changed)):
             known, task = counted.get(task_id), tasks.get(task_id)
             if task is not None and not task.parked:
-                attention_at = min(attention_at, expires_at(self._new.plan, task))
+                end = expires_at(self._new.plan, task)
+                self._attention_at = min(self._attention_at, end)
             wanted = self._describe(task) if task is not None else None
             if known == wanted:
                 continue
             if known is not None:
                 del counted[task_id]
-                running -= self._count(*known, -1)
+                self._count(*known, -1)
             if wanted is not None:
                 counted[task_id] = wanted
-                running += self._count(*wanted, 1)
-        return counted.finish(), running, attention_at
+                self._count(*wanted, 1)
 
     def _describe(self, task: OpenTask) -> tuple[str, str, bool]:
         return self._new.site(task.client_id), task.client_id, task.parked
 
-    def _count(self, site: str, client: str, parked: bool, by: int) -> int:
-        """Add a task to the sums, or take it away; return 1 if it counts as running."""
+    def _count(self, site: str, client: str, parked: bool, by: int) -> None:
+        """Add a task to the sums, or take it away."""
         _add(self._busy, client, by)
         _add(self._parked if parked else self._load, site, by)
         self.clients.add(client)
-        self.sites.add(site)
-        return 0 if parked else 1
+        self._sites.add(site)
+        self._running += 0 if parked else by
 
     def _count_evaluations(self, moved: bool) -> Map[str, str]:
         before, now = self._before.evaluations, self._new.evaluations
@@ -139,18 +143,18 @@ class _Update:
             if known is not None:
                 del evaluating[task_id]
                 _add(self._load, known, -1)
-                self.sites.add(known)
+                self._sites.add(known)
             if site is not None:
                 evaluating[task_id] = site
                 _add(self._load, site, 1)
-                self.sites.add(site)
+                self._sites.add(site)
         return evaluating.finish()
 
-    def _queue_clients(self, index: ClientIndex) -> ClientIndex:
+    def _queue_clients(self) -> None:
         removed, added = defaultdict[str, list[Key]](list), defaultdict[str, list[Key]](list)
-        queued = self._old.queued.mutate()
+        queued, queues = self._queued, self._queues
         for name in self.clients:
-            known, wanted = queued.get(name), self._entry(index, name)
+            known, wanted = queued.get(name), self._entry(name)
             if known == wanted:
                 continue
             if known is not None:
@@ -159,23 +163,19 @@ class _Update:
             if wanted is not None:
                 added[wanted[0]].append(wanted[1])
                 queued[name] = wanted
-        entries = queued.finish()
-        queues = self._old.queues.mutate()
         for site in removed.keys() | added.keys():
-            queue = queues.get(site) or SortedKeys()
-            queue = queue.change(removed[site], added[site])
+            queue = (queues.get(site) or SortedKeys()).change(removed[site], added[site])
             if queue:
                 queues[site] = queue
             else:
                 queues.pop(site, None)
-        self.sites |= removed.keys() | added.keys()
-        return replace(index, queued=entries, queues=queues.finish())
+            self._sites.add(site)
 
-    def _entry(self, index: ClientIndex, name: str) -> tuple[str, Key] | None:
+    def _entry(self, name: str) -> tuple[str, Key] | None:
         """Return site and key of a client; None if it can get no task."""
         new = self._new
         client = new.client(name)
-        if client is None or name in index.busy or not new.plan.rows(client, new.phase):
+        if client is None or name in self._busy or not new.plan.rows(client, new.phase):
             return None
         history = new.clients.get(name)
         if history is not None and history.quarantined:
@@ -186,12 +186,11 @@ class _Update:
             place = len(new.plan.clients) + new.joined.place(name)
         return client.site, (turn, place, name)
 
-    def _order_heads(self, index: ClientIndex) -> ClientIndex:
-        removed, added = list[Key](), list[Key]()
-        head_of = index.head_of.mutate()
-        for site in self.sites:
-            queue = index.queues.get(site)
-            first = queue.first if queue and index.room(site) > 0 else None
+    def _order_heads(self) -> SortedKeys:
+        removed, added, head_of = list[Key](), list[Key](), self._head_of
+        for site in self._sites:
+            queue, room = self._queues.get(site), self._new.capacity(site) - self._load.get(site, 0)
+            first = queue.first if queue and room > 0 else None
             wanted = None if first is None else (first[0], first[1], site)
             known = head_of.get(site)
             if known == wanted:
@@ -202,8 +201,7 @@ class _Update:
             if wanted is not None:
                 added.append(wanted)
                 head_of[site] = wanted
-        heads = index.heads.change(removed, added)
-        return replace(index, heads=heads, head_of=head_of.finish())
+        return self._old.heads.change(removed, added)
 
 
 def _add(counter: MapMutation[str, int], key: str, by: int) -> None:

@@ -111,7 +111,7 @@ def _needs_attention(state: CoordinatorState, now: float) -> bool:
 def _look_again_later(plan: Plan, state: CoordinatorState) -> CoordinatorState:
     index = index_of(plan, state)
     times = (expires_at(plan, task) for task in state.tasks.values() if not task.parked)
-    return replace(state, index=replace(index, attention_at=min(times, default=math.inf)))
+    return state.with_index(replace(index, attention_at=min(times, default=math.inf)))
 
 
 def _lease_event(task: OpenTask, text: str) -> LogEvent:

@@ -1,27 +1,30 @@
 """Persistent mapping that iterates in the order of insertion, as a dict does.
 
 A change copies a chunk of `CHUNK` entries and the table of chunks, so it costs microseconds with
-100,000 entries. Two maps are compared chunk by chunk, and shared chunks are skipped.
+100,000 entries. A map knows the keys of the last few changes that made it; compared with a map of
+another origin, chunks that both share are skipped.
 """
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from itertools import chain
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from immutables import Map
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-CHUNK = 256  # entries
+CHUNK = 128  # entries
+MAX_CHANGES = 64  # of which a map knows the keys
+_NO_ENTRIES: dict[Any, Any] = {}
 
 
 class OrderedMap(Mapping[K, V], Generic[K, V]):
     """Immutable mapping; a key that is set again keeps its place."""
 
-    __slots__ = ("_chunks", "_next", "_places")
+    __slots__ = ("_change", "_chunks", "_next", "_places")
 
     def __init__(self, entries: Mapping[K, V] | Iterable[tuple[K, V]] = ()) -> None:
         entries = dict(entries)
@@ -32,20 +35,21 @@ class OrderedMap(Mapping[K, V], Generic[K, V]):
             for start in range(0, len(keys), CHUNK)
         }
         self._next = len(keys)
+        self._change = _Change[K]((), None)
 
     @classmethod
     def of(cls, mapping: Mapping[K, V]) -> OrderedMap[K, V]:
         """Return a mapping as an ordered map; one that is one already, itself."""
         return mapping if isinstance(mapping, OrderedMap) else cls(mapping)
 
-    def set(self, key: K, value: V) -> OrderedMap[K, V]:
+    def put(self, key: K, value: V) -> OrderedMap[K, V]:
         """Return the map with one entry added or replaced."""
         return self.update(((key, value),))
 
     def update(self, entries: Iterable[tuple[K, V]]) -> OrderedMap[K, V]:
         """Return the map with entries added or replaced."""
         chunks, places, following = dict(self._chunks), self._places, self._next
-        own = set[int]()
+        own, keys = set[int](), list[K]()
         for key, value in entries:
             place = places.get(key)
             if place is None:
@@ -56,7 +60,8 @@ class OrderedMap(Mapping[K, V], Generic[K, V]):
                 own.add(number)
                 chunks[number] = dict(chunks.get(number, ()))
             chunks[number][key] = value
-        return self._with(chunks, places, following)
+            keys.append(key)
+        return self._with(chunks, places, following, keys)
 
     def remove(self, key: K) -> OrderedMap[K, V]:
         """Return the map without a key; itself, if it does not have it."""
@@ -70,7 +75,7 @@ class OrderedMap(Mapping[K, V], Generic[K, V]):
             chunks[number] = chunk
         else:
             del chunks[number]
-        return self._with(chunks, self._places.delete(key), self._next)
+        return self._with(chunks, self._places.delete(key), self._next, [key])
 
     def place(self, key: K) -> int:
         """Return a number that is larger for keys that come later."""
@@ -81,23 +86,21 @@ class OrderedMap(Mapping[K, V], Generic[K, V]):
 
         Values are compared by identity. Both lists are in the order of the maps.
         """
-        if before is self:
-            return [], []
-        changed = [
-            key
-            for number, chunk in self._chunks.items()
-            if before._chunks.get(number) is not chunk
-            for key, value in chunk.items()
-            if before.get(key) is not value
-        ]
-        removed = [
-            key
-            for number, chunk in before._chunks.items()
-            if self._chunks.get(number) is not chunk
-            for key in chunk
-            if key not in self._places
-        ]
-        return changed, removed
+        keys = self._change.keys_since(before._change)
+        if keys is None:
+            keys = self._keys_unlike(before) | before._keys_unlike(self)
+        changed = [key for key in keys if key in self and before.get(key) is not self[key]]
+        removed = [key for key in keys if key in before and key not in self]
+        return sorted(changed, key=self.place), sorted(removed, key=before.place)
+
+    def _keys_unlike(self, other: OrderedMap[K, V]) -> set[K]:
+        """Return the keys with another value than in the same chunk of the other map."""
+        keys = set[K]()
+        for number, chunk in self._chunks.items():
+            its = other._chunks.get(number, _NO_ENTRIES)
+            if chunk is not its:
+                keys |= {key for key, value in chunk.items() if its.get(key) is not value}
+        return keys
 
     def __getitem__(self, key: K) -> V:
         return self._chunks[self._places[key] // CHUNK][key]
@@ -125,11 +128,39 @@ class OrderedMap(Mapping[K, V], Generic[K, V]):
         return f"OrderedMap({dict(self.items())!r})"
 
     def _with(
-        self, chunks: dict[int, dict[K, V]], places: Map[K, int], following: int
+        self,
+        chunks: dict[int, dict[K, V]],
+        places: Map[K, int],
+        following: int,
+        keys: Sequence[K],
     ) -> OrderedMap[K, V]:
         made = cast(OrderedMap[K, V], object.__new__(OrderedMap))
+        made._change = _Change(keys, self._change)
         made._chunks, made._places, made._next = chunks, places, following
         return made
+
+
+class _Change(Generic[K]):
+    """Keys of one change, and the change before it, as far as that is known."""
+
+    __slots__ = ("_before", "_depth", "_keys")
+    _depth: int
+
+    def __init__(self, keys: Sequence[K], before: _Change[K] | None) -> None:
+        depth = 0 if before is None else before._depth + 1
+        known = depth < MAX_CHANGES and len(keys) < MAX_CHANGES
+        self._keys, self._before = keys, before if known else None
+        self._depth = depth if known else 0
+
+    def keys_since(self, earlier: _Change[K]) -> set[K] | None:
+        """Return the keys that were changed after an earlier change; None if it is unknown."""
+        keys, change = set[K](), self
+        while change is not earlier:
+            if change._before is None:
+                return None
+            keys.update(change._keys)
+            change = change._before
+        return keys
 
 
 class _Values(ValuesView[V]):
