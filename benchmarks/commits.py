@@ -28,6 +28,7 @@ from common.protocol.fields import CodecName
 from common.protocol.tensors import Tensors
 from common.protocol.updates import Update
 from common.protocol.wire import pack
+from coordinator.aggregation.rules.factor import FactorRule
 from coordinator.core.events import CommitPart, CommitVersion
 from coordinator.core.state import BufferedUpdate
 from coordinator.ingest import ingest
@@ -101,7 +102,7 @@ def measure(directory: Path, name: CodecName) -> int:
         parts.append(CommitPart(update, 0, 1.0, 0.3, 1.0, 1.0, 0.3))
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = peak()
-    write_version(CommitVersion(1, 0, tuple(parts)), versions, spool, 0.0)
+    write_version(CommitVersion(1, 0, tuple(parts)), FactorRule(), versions, spool, 0.0)
     return peak() - before
 
 

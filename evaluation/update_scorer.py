@@ -24,7 +24,7 @@ from common.protocol.kinds import EventKind
 from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Tensors
 from common.run_directory.recorded_run import RecordedRun
-from coordinator.aggregation.factor import aggregate_factors
+from coordinator.aggregation.rules.factor import aggregate_factors
 from coordinator.core.events import LogEvent, UpdateScore, log_event
 from coordinator.scores_source import ScoreRequest, ScoreSource, no_score
 from coordinator.storage.spool import Spool
@@ -48,9 +48,9 @@ def scoring_compute() -> Compute:
 class HeldoutLoss:
     """Mean loss on at most `evaluation.max_rows` held-out rows, by the objective of a phase."""
 
-    def __init__(self, run: RecordedRun, base_path: Path) -> None:
-        self._run = run
-        self._evaluator = Evaluator(run, base_path, scoring_compute())
+    def __init__(self, run: RecordedRun, evaluator: Evaluator) -> None:
+        """Create it; `evaluator` is that of the run."""
+        self._run, self._evaluator = run, evaluator
         self._rows: dict[RowKind, EvaluationRows] = {}
         self._references: dict[tuple[RowKind, int], Scores] = {}
         self._versions: dict[int, float] = {}
@@ -116,7 +116,7 @@ class UpdateScorer(ScoreSource):
 
     def __init__(self, run: RecordedRun, base_path: Path) -> None:
         self._run, self._spool = run, Spool(run.directory / "spool")
-        self._loss = HeldoutLoss(run, base_path)
+        self._loss = HeldoutLoss(run, Evaluator(run, base_path, scoring_compute()))
         self._requests: queue.Queue[ScoreRequest | None] = queue.Queue()
         self._scores: list[UpdateScore] = []
         self._events: list[LogEvent] = []

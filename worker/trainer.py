@@ -17,6 +17,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import ModelError
+from common.protocol.adapter_form import AdapterForm
 from common.protocol.fields import MAX_LOSS
 from common.protocol.tasks import TrainTask
 from common.protocol.tensors import Tensors
@@ -27,6 +28,7 @@ from learning.models import lora
 from learning.models.lora import AdaptedModel
 from learning.models.precision import FLOAT32, WeightFormat
 from learning.objectives import classification, registry
+from learning.objectives.plugins import extend_objective
 from learning.objectives.registry import Objective
 from learning.training import loop
 from learning.training.checkpointing import can_checkpoint
@@ -105,6 +107,7 @@ class Trainer:
 
         Raises:
             DataError: The client's rows are not here.
+            ConfigError: The plug-in of the task is not installed, or refuses its options.
             ModelError: The model does not fit, or training diverged.
         """
         clock = clock or TaskClock()
@@ -115,6 +118,8 @@ class Trainer:
             objective = registry.make_objective(
                 task.objective, task.dpo or task.kto, task.labels, prompt=task.prompt
             )
+            if task.plugin is not None:
+                objective = extend_objective(objective, task.plugin)
             shard = self._load_rows(task, objective, loaded.tokenizer, start)
             rows = select_rows(shard, task.training, task.seed, self._budget(task))
         train, measured = shard.train, rows.measured
@@ -131,6 +136,7 @@ class Trainer:
             begun = {name: adapter[name] + start.unsent[name] for name in adapter}
             lora.write_adapter(loaded.model, begun)
         kind = (task.base.digest, task.precision, task.lora, task.objective)
+        lora.freeze_a(loaded.model, frozen=task.frozen is not None)
         result = loop.train(
             loaded.model,
             objective,
@@ -152,7 +158,8 @@ class Trainer:
         with clock.part("measure"):
             after = self._measure(loaded.model, objective, measured)
         with clock.part("encode"):
-            local = lora.read_adapter(loaded.model)
+            form = AdapterForm(frozen=task.frozen is not None)
+            local = form.of(lora.read_adapter(loaded.model))
             delta = {name: local[name] - adapter[name] for name in local}
             norm = l2_norm(delta)
         stats = ContributionStats(

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from common import urls
+from common.config.section import NonNegativeFloat, PositiveFloat, PositiveInt, Section
+from common.config.simulation import SimulationConfig
 from common.protocol.fields import (
     ROW_KINDS,
     BatchSize,
@@ -31,13 +33,23 @@ from common.protocol.fields import (
     RunName,
     list_to_tuple,
 )
-from common.protocol.tasks import DpoSettings, KtoSettings, LearnedTurns, LoraSpec, ModelPrecision
+from common.protocol.tasks import (
+    DpoSettings,
+    KtoSettings,
+    LearnedTurns,
+    LoraSpec,
+    ModelPrecision,
+    PluginOptions,
+)
 from common.text import is_one_line
 
+ContributionMode = Literal["loss", "size", "combined", "uniform"]
 ContributionSource = Literal["train", "holdout", "server", "federated", "cosine"]
-PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
-PositiveFloat = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+OptimizerName = Literal["none", "momentum", "adagrad", "adam", "yogi"]
+RobustRuleName = Literal[
+    "none", "cosine-filter", "trimmed-mean", "median", "krum", "multi-krum", "centered-clip"
+]
+StalenessName = Literal["polynomial", "constant", "hinge", "exponential"]
 
 
 def _auto_or_bool(value: Any) -> Any:
@@ -60,12 +72,6 @@ def url_of(kind: urls.UrlKind) -> AfterValidator:
         return text
 
     return AfterValidator(check)
-
-
-class Section(BaseModel):
-    """A frozen table that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class RunConfig(Section):
@@ -126,6 +132,7 @@ class ModelConfig(Section):
     quantization: QuantizationName = "none"
     prompt: Annotated[str, Field(min_length=1)] = "auto"  # or "chat", "alpaca", a Jinja file
     adapter: str | None = None  # directory of an exported adapter to begin with
+    ranks: dict[str, Annotated[int, Field(ge=1, le=1024)]] = Field(default_factory=dict)
     lora: Annotated[
         LoraSpec | None, BeforeValidator(lambda value: None if value is False else value)
     ] = LoraSpec()
@@ -178,6 +185,7 @@ class PhaseConfig(Section):
     bad_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 1.0
     turns: LearnedTurns = "all"
+    plugin: Identifier | None = None  # changes how the objective is trained
 
     @property
     def kind(self) -> RowKind:
@@ -222,6 +230,9 @@ class ScheduleConfig(Section):
     lease_s: PositiveFloat = 60.0
     task_deadline_s: PositiveFloat = 3600.0
     max_staleness: Annotated[int, Field(ge=0, lt=2**31)] = 20
+    adaptive_steps: (
+        Annotated[tuple[LocalSteps, LocalSteps], BeforeValidator(list_to_tuple)] | None
+    ) = None
 
     @property
     def buffer(self) -> int:
@@ -239,10 +250,30 @@ class ScheduleConfig(Section):
         return self
 
 
-class AggregationConfig(Section):
-    """[aggregation]: FCCL weights, staleness and clipping."""
+class OptimizerConfig(Section):
+    """[aggregation.optimizer]: the server optimizer; its learning rate is `server_lr`."""
 
-    contribution_mode: Literal["loss", "size", "combined"] = "combined"
+    name: OptimizerName = "none"
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    tau: PositiveFloat = 1e-3
+
+
+class RobustConfig(Section):
+    """[aggregation.robust]: a rule that bounds what faulty or hostile clients can do."""
+
+    rule: RobustRuleName = "none"
+    share: Annotated[float, Field(ge=0, lt=0.5)] = 0.2  # of a buffer's updates, assumed faulty
+    threshold: Annotated[float, Field(ge=-1, le=1)] = 0.0  # cosine-filter
+    radius: PositiveFloat | None = None  # centered-clip; None: the median distance
+    iterations: Annotated[int, Field(ge=1, le=10)] = 3  # centered-clip
+
+
+class AggregationConfig(Section):
+    """[aggregation]: how updates become the next version."""
+
+    rule: Annotated[str, Field(min_length=1, max_length=64)] = "factor"
+    contribution_mode: ContributionMode = "combined"
     contribution_source: ContributionSource = "train"
     score_deadline_s: PositiveFloat = 60.0
     score_scale: Literal["raw", "log"] = "log"
@@ -250,10 +281,29 @@ class AggregationConfig(Section):
     temperature: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)] = 1.0
     floor: Fraction = 0.1
     cap: PositiveFloat = 3.0
+    staleness: StalenessName = "polynomial"
     staleness_exponent: NonNegativeFloat = 0.5
+    staleness_threshold: Annotated[int, Field(ge=0, lt=2**31)] = 4
     server_lr: PositiveFloat = 1.0
     clip: PositiveFloat = 1.5
     over_norm: Literal["clip", "reject"] = "clip"
+    cache_updates: bool = False
+    optimizer: OptimizerConfig = OptimizerConfig()
+    robust: RobustConfig = RobustConfig()
+
+    @property
+    def weighs_equally(self) -> bool:
+        """Whether all clients count the same, because weights would break or bypass the rule."""
+        return self.cache_updates or self.robust.rule in ("trimmed-mean", "median", "krum")
+
+
+class PrivacyConfig(Section):
+    """[privacy]: differential privacy of a client's whole data, which `clip_norm` switches on."""
+
+    clip_norm: PositiveFloat | None = None
+    noise_multiplier: NonNegativeFloat = 1.0
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    max_versions: PositiveInt | None = None
 
 
 class EvaluationConfig(Section):
@@ -345,12 +395,15 @@ class FederationConfig(Section):
     ] = (PhaseConfig(),)
     schedule: ScheduleConfig = ScheduleConfig()
     aggregation: AggregationConfig = AggregationConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     codec: CodecConfig = CodecConfig()
     incremental: IncrementalConfig = IncrementalConfig()
     samples: SamplesConfig = SamplesConfig()
+    simulation: SimulationConfig = SimulationConfig()
     trackers: dict[Identifier, dict[str, Any]] = Field(default_factory=dict)  # options, by name
     evaluators: dict[Identifier, EvaluatorConfig] = Field(default_factory=dict)
+    objectives: dict[Identifier, PluginOptions] = Field(default_factory=dict)  # options, by name
     # Dotted keys and their values while the model hub cannot be reached; see
     # `common.config.loader.apply_offline`.
     offline: Annotated[
@@ -361,6 +414,11 @@ class FederationConfig(Section):
     def kinds(self) -> tuple[RowKind, ...]:
         """The kinds of rows that the plan needs, in the order of its phases."""
         return tuple(dict.fromkeys(phase.kind for phase in self.phase))
+
+    @property
+    def objective_plugins(self) -> tuple[str, ...]:
+        """The names of the plug-ins that change how objectives are trained."""
+        return tuple(dict.fromkeys(phase.plugin for phase in self.phase if phase.plugin))
 
     @property
     def classifies(self) -> bool:

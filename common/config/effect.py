@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from common.config.config import FederationConfig, PhaseConfig, Section
+from common.config.config import FederationConfig, PhaseConfig
+from common.config.section import Section
 from common.errors import ConfigError
 from common.protocol.fields import ObjectiveName
 from common.protocol.tasks import LoraSpec
@@ -40,6 +41,8 @@ def check_effect(config: FederationConfig) -> None:
 def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
     for index, phase in enumerate(config.phase):
         yield from _of_phase(f"phase.{index}", phase)
+    for name in config.objectives.keys() - set(config.objective_plugins):
+        yield f"[objectives.{name}] has no effect: no phase has that plug-in", "leave it out"
     yield from _of_model(config)
     if config.data.labels and not config.classifies:
         yield "data.labels has no effect: no phase classifies", "leave it out"
@@ -98,10 +101,11 @@ def _of_evaluation(config: FederationConfig) -> Iterator[tuple[str, str]]:
 def _of_contribution(config: FederationConfig) -> Iterator[tuple[str, str]]:
     aggregation = config.aggregation
     source = aggregation.contribution_source
-    if source in _JOINED_SCORES and aggregation.contribution_mode == "size":
+    mode = aggregation.contribution_mode
+    if source in _JOINED_SCORES and mode in ("size", "uniform"):
         yield (
             f'aggregation.contribution_source = "{source}" has no effect with contribution_mode ='
-            ' "size", which weighs by the number of rows',
+            f' "{mode}", which needs no scores',
             'set contribution_mode to "loss" or "combined", or leave the source out',
         )
     if source not in ("server", "federated"):

@@ -43,6 +43,8 @@ dtype = "auto"               # of the frozen weights: bfloat16 where that is fas
 quantization = "none"        # or "nf4", "int8": needs the extra fccl[quantized] on every worker
 prompt = "auto"              # chat template, else Alpaca form; or "chat", "alpaca", a Jinja file
 # adapter = "exported"       # directory of an adapter to begin with; same base model and LoRA
+ranks = {}                   # ranks of single clients, below that of [model.lora], with
+                             # aggregation.rule = "product": { client-0 = 4 }
 
 [model.lora]                 # or lora=false in [model]: all parameters are trained and sent
 r = 16
@@ -85,6 +87,7 @@ good_weight = 1.0        # kto: weight of good answers; raise it where they are 
 bad_weight = 1.0         # kto: weight of bad answers
 logit_adjustment = 1.0   # classification: correction for a client's class frequencies; 0: off
 turns = "all"            # sft: learn every answer of a conversation, or only the "last"
+# plugin = "focal"       # a plug-in that changes how the objective is trained: docs/extending.md
 
 [schedule]
 concurrency = 4          # limit of tasks in flight; async: no more than live workers
@@ -100,9 +103,12 @@ flush_s = 120.0          # async: commit a partly filled buffer after this time
 lease_s = 60.0           # a task is issued again if its worker is silent for this time
 task_deadline_s = 3600.0 # a task is issued again after this time in any case
 max_staleness = 20       # older updates are rejected
+# adaptive_steps = [2, 20]   # local steps by a client's measured speed, within these limits
 
 [aggregation]
-contribution_mode = "combined"   # score: "loss" 1/l, "size" n, "combined" n/l
+rule = "factor"                  # mean of LoRA's factors; or "ffa" (A frozen, only B is trained and
+                                 # sent), "product" (exact in BA, for mixed ranks), or a plug-in
+contribution_mode = "combined"   # score: "loss" 1/l, "size" n, "combined" n/l; or "uniform"
 contribution_source = "train"    # l: mean training loss, or "holdout", the client's own holdout;
                                  # or a score that clients cannot inflate: "server" (drop in loss on
                                  # evaluation.rows), "federated" (on other clients' validation
@@ -112,10 +118,35 @@ score_scale = "log"              # softmax(log(s)/T), or "raw": softmax(s/T) to 
 temperature = 1.0
 floor = 0.1                      # w <- (1-floor) w + floor/K
 cap = 3.0                        # no weight above cap/K
-staleness_exponent = 0.5         # s(tau) = (1+tau)^-a
-server_lr = 1.0
+staleness = "polynomial"         # s(tau) = (1+tau)^-a; or "constant" (1), "hinge" (1 up to b, then
+                                 # 1/(a(tau-b)+1)), "exponential" (e^(-a tau))
+staleness_exponent = 0.5         # a
+staleness_threshold = 4          # b, in versions
+server_lr = 1.0                  # with adagrad, adam and yogi about 1e-3
 clip = 1.5                       # limit of an update's norm, in running medians of the norms
 over_norm = "clip"               # above the limit: "clip" or "reject" the update
+cache_updates = false            # add what the other clients last sent (CA2FL): less drift towards
+                                 # clients that answer often
+
+[aggregation.optimizer]          # of the coordinator
+name = "none"                    # or "momentum", "adagrad", "adam", "yogi"
+beta1 = 0.9
+beta2 = 0.99
+tau = 1e-3                       # adaptivity: x += server_lr m / (sqrt(v) + tau)
+
+[aggregation.robust]             # against faulty and hostile clients
+rule = "none"                    # or "cosine-filter", "trimmed-mean", "median", "krum",
+                                 # "multi-krum", "centered-clip"
+share = 0.2                      # assumed share of faulty updates in a buffer
+threshold = 0.0                  # cosine-filter: updates below this cosine are left out
+# radius = 1.0                   # centered-clip; default: the median distance from the centre
+iterations = 3                   # centered-clip
+
+[privacy]                        # differential privacy of each client's data as a whole
+# clip_norm = 0.5                # C, limit of an update's norm; switches it on
+noise_multiplier = 1.0           # z: noise of standard deviation zC/K on each value of the mean
+delta = 1e-5
+# max_versions = 20              # versions to which a client may contribute; default: no limit
 
 [evaluation]
 budget = 0.15            # limit of the time for measuring a client's holdout, as a share of the
@@ -159,6 +190,36 @@ new_tokens = 40          # limit of an answer's length
 # every = 2              # answer every so many versions; default: an eighth of the plan
 model_mb = 2000          # a base model with larger files is not loaded for samples
 
+[simulation]             # virtual clients, for `fccl simulate` alone: docs/simulation.md
+objective = "training"   # train for real, in virtual time; or "analytic": quadratics, no model
+step_s = 1.0             # seconds of one local step of a client of speed 1
+speed_sigma = 0.0        # speeds are lognormal with this spread, and median 1
+stragglers = 0.0         # share of the clients that are slower by straggler_factor
+straggler_factor = 10.0
+# trace = "trace.csv"    # a line per client instead: client,speed and further columns
+latency_s = 0.05         # of every message
+upload_mbps = 0.0        # megabits per second of a client; 0.0: no limit
+download_mbps = 0.0
+availability = 1.0       # share of the time for which a client's machine is on ...
+available_s = 3600.0     # ... and the mean length of a time for which it is on
+dropout = 0.0            # probability that the answer to a task is lost
+cuts = []                # times without network: [[start, length], ...] in seconds
+faults = []              # of faulty clients: "labels-swapped", "labels-random", "lie-loss",
+                         # "lie-size", "sign-flip", "scale", "noise", "collude"
+faulty = 0.0             # share of the clients that are faulty ...
+faulty_clients = []      # ... or their names
+fault_scale = 1.0        # factor of sign-flip, scale, noise and collude
+autocast = false         # train in bfloat16 where torch deems it safe
+measure_every = 1        # measure every so many versions on held-out rows; 0: never
+measure_rows = 500       # limit of the held-out rows
+# target_loss = 0.3      # stop at this held-out loss
+max_s = 2592000.0        # stop after this time
+dimension = 100          # analytic: number of parameters
+heterogeneity = 1.0      # analytic: spread of the clients' optima
+condition = 10.0         # analytic: condition number of their curvatures
+noise = 0.1              # analytic: standard deviation of a gradient's noise
+size_sigma = 0.0         # analytic: the clients' numbers of rows are lognormal with this spread
+
 [trackers]               # follow the run with TensorBoard, MLflow, ...: docs/extending.md
 # tensorboard.dir="tensorboard"   # [trackers.NAME]: options of a plug-in; needs its extra, here
                          # fccl[tensorboard]
@@ -166,6 +227,9 @@ model_mb = 2000          # a base model with larger files is not loaded for samp
 [evaluators]             # figures of versions by plug-ins, beside the run: docs/extending.md
 # lm-eval={tasks=["arc_easy"],every=4}   # [evaluators.NAME]; without `every` phase ends
                          # and the last version; deadline_s=3600.0: limit for one version
+
+[objectives]             # options of the phases' plug-ins, for the workers: docs/extending.md
+# focal.gamma=2.0        # [objectives.NAME]; every worker needs the plug-in installed
 
 [offline]                # values for a new run while the model hub cannot be reached, e.g.
                          # "model.name"="offline:gpt2-tiny" and "phase.0.lr"=6e-3

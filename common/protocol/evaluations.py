@@ -6,7 +6,7 @@ that the figures of several clients can be pooled exactly.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -51,8 +51,11 @@ class EvalTask(Record):
             another client applied, which is scored by the difference; None for an evaluation of
             the version alone.
         reference: π_ref of the rewards, for `dpo` and `kto`.
+        frozen: Tensors that all adapters of the run share, as in `TrainTask`.
         max_rows: Limit of the rows, which are chosen by hash.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"frozen"})
 
     task_id: Identifier
     attempt: AttemptNumber
@@ -73,6 +76,7 @@ class EvalTask(Record):
     prompt: PromptSpec | None = None
     layout: Sha256
     precision: ModelPrecision | None = None
+    frozen: BlobRef | None = None
     max_rows: Annotated[int, Field(ge=1, le=100_000)]
     issued_at: Seconds
     deadline_s: Seconds

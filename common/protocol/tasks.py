@@ -39,6 +39,11 @@ MAX_TEMPLATE = 32 * 1024
 
 LearnedTurns = Literal["all", "last"]
 """Which of the assistant's turns of a conversation are learned."""
+RefactoredRanks = Literal["equal", "mixed"]
+"""Ranks of the clients in a run whose versions are factorised anew (aggregation rule `product`).
+
+With `mixed`, tasks of some clients have a lower rank than the versions.
+"""
 
 
 class BlobRef(Record):
@@ -127,6 +132,29 @@ def parse_prompt(meta: Mapping[str, str]) -> PromptSpec | None:
     return None if text is None else PromptSpec.model_validate_json(text)
 
 
+PluginOption = (
+    bool
+    | Annotated[int, Field(ge=-(2**53), le=2**53)]
+    | Annotated[float, Field(allow_inf_nan=False)]
+    | Annotated[str, Field(max_length=200)]
+)
+PluginOptions = Annotated[dict[Identifier, PluginOption], Field(max_length=20)]
+
+
+class ObjectivePlugin(Record):
+    """Plug-in that changes how an objective is trained, as the entry point of another package.
+
+    `learning/objectives/plugins.py` finds it; a worker that does not have it refuses the task.
+    """
+
+    name: Identifier
+    options: PluginOptions = Field(default_factory=dict)
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"{self.name}({values})"
+
+
 class LocalTraining(Record):
     """How a client trains on one task; exactly one of `steps` and `epochs` is above 0.
 
@@ -170,11 +198,17 @@ class TrainTask(Record):
         precision: How the base model is held; None stands for the defaults.
         holdout_budget: Limit of the time for measuring the holdout before and after training, as a
             share of the training time; None measures in any case.
+        plugin: Changes how the objective is trained.
+        frozen: Tensors of the adapter that are not trained and stay the same for the whole run, so
+            that neither `adapter` nor the update has them (aggregation rule `ffa`).
+        refactored: Each version has factors of its own, so that a change of the factors of one
+            means nothing on another (aggregation rule `product`).
     """
 
     added: ClassVar[frozenset[str]] = frozenset(
-        {"prompt", "layout", "precision", "holdout_budget", "kto"}
+        {"prompt", "layout", "precision", "holdout_budget", "kto", "plugin"}
     )
+    later: ClassVar[frozenset[str]] = frozenset({"frozen", "refactored", "plugin"})
 
     task_id: Identifier
     attempt: AttemptNumber
@@ -195,6 +229,9 @@ class TrainTask(Record):
     layout: Sha256 | None = None
     precision: ModelPrecision | None = None
     holdout_budget: Fraction | None = None
+    plugin: ObjectivePlugin | None = None
+    frozen: BlobRef | None = None
+    refactored: RefactoredRanks | None = None
     update_codec: CodecName
     seed: Count
     issued_at: Seconds

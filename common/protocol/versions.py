@@ -39,6 +39,7 @@ from common.protocol.tasks import (
     LoraSpec,
     ModelPrecision,
     PromptSpec,
+    RefactoredRanks,
 )
 from common.protocol.updates import ContributionStats, TensorTable
 
@@ -76,9 +77,11 @@ class CurrentModel(Record):
 
     Attributes:
         min_batch_size: Smallest batch of this phase and those that follow.
+        frozen, refactored: As in `TrainTask`.
     """
 
     added: ClassVar[frozenset[str]] = frozenset({"prompt", "precision", "kto", "min_batch_size"})
+    later: ClassVar[frozenset[str]] = frozenset({"frozen", "refactored"})
 
     run: RunId
     version: Count
@@ -94,10 +97,14 @@ class CurrentModel(Record):
     prompt: PromptSpec | None = None
     precision: ModelPrecision | None = None
     min_batch_size: BatchSize | None = None
+    frozen: BlobRef | None = None
+    refactored: RefactoredRanks | None = None
 
 
 class UpdateSummary(Record):
     """One update's share of a commit, and the statistics that its client reported.
+
+    `left_out` says that the aggregation rule has dropped it as an outlier.
 
     The serialised form is flat: the fields of `stats` stand beside the others, as columns of
     `client_metrics.jsonl` and in the summaries of run directories of every release so far.
@@ -117,6 +124,7 @@ class UpdateSummary(Record):
     coefficient: float
     stats: ContributionStats
     nbytes: Count
+    left_out: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -134,13 +142,17 @@ class UpdateSummary(Record):
 
 
 class VersionSummary(Record):
-    """Summary of one committed version, kept for good: a line of `progress.jsonl`."""
+    """Summary of one committed version, kept for good: a line of `progress.jsonl`.
+
+    `state_sha256` is that of the file of the server's state, if the aggregation rule has any.
+    """
 
     version: Count
     phase: PhaseIndex
     at: Seconds
     sha256: Sha256
     nbytes: Count
+    state_sha256: Sha256 | None = None
     train_loss: float | None = None
     holdout_before: float | None = None
     holdout_after: float | None = None

@@ -15,6 +15,8 @@ from common.protocol.tensors import Tensors
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 MODEL_FILES = ("model.safetensors", "config.json")  # where all parameters are trained
+STATE_FILE = "server_state.safetensors"
+"""State of the coordinator after a version, such as the moments of a server optimizer."""
 
 
 def file_names(adapter_config: Mapping[str, object]) -> tuple[str, str]:

@@ -37,14 +37,20 @@ def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]
     index = index_of(plan, state)
     totals = (index.participants, index.participation)
     participation, mean = effective_participation(state.clients, buffered, *totals)
+    eta = config.server_lr if config.optimizer.name == "none" else 1.0  # else the optimizer's
     parts = []
     for update in state.buffer:
         score, client_weight = weights[update.client_id]
         w = client_weight / buffered[update.client_id]
         staleness = state.version - update.base_version
-        s = staleness_factor(staleness, config.staleness_exponent)
-        r = participation_factor(participation[update.client_id], mean)
-        coefficient = w * s * r * update.clip * config.server_lr
+        s, r = 1.0, 1.0
+        if not config.cache_updates:  # which holds what late and idle clients sent last
+            s = staleness_factor(
+                *(staleness, config.staleness_exponent),
+                *(config.staleness, config.staleness_threshold),
+            )
+            r = participation_factor(participation[update.client_id], mean)
+        coefficient = w * s * r * update.clip * eta
         parts.append(CommitPart(update, staleness, score, w, s, r, coefficient))
     return tuple(parts)
 

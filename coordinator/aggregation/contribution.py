@@ -39,9 +39,10 @@ def clamp_losses(losses: Sequence[float]) -> list[float]:
 
 
 def contribution_score(loss: float, samples: int, mode: str) -> float:
-    """Return 1/ℓ (mode `loss`), n (`size`) or n/ℓ (`combined`)."""
+    """Return 1/ℓ (mode `loss`), n (`size`), n/ℓ (`combined`) or 1 (`uniform`)."""
     loss = max(loss, MIN_LOSS)
-    return {"loss": 1 / loss, "size": float(samples), "combined": samples / loss}[mode]
+    scores = {"loss": 1 / loss, "size": float(samples), "combined": samples / loss}
+    return scores.get(mode, 1.0)
 
 
 def measured_values(values: Sequence[float | None]) -> list[float]:
@@ -71,8 +72,9 @@ def _fill_missing(values: Sequence[float | None]) -> list[float] | None:
 
 
 def measured_score(value: float, samples: int, mode: str) -> float:
-    """Return the value (mode `loss`), n (`size`) or n · value (`combined`)."""
-    return {"loss": value, "size": float(samples), "combined": samples * value}[mode]
+    """Return the value (mode `loss`), n (`size`), n · value (`combined`) or 1 (`uniform`)."""
+    scores = {"loss": value, "size": float(samples), "combined": samples * value}
+    return scores.get(mode, 1.0)
 
 
 def softmax(values: Sequence[float]) -> list[float]:
@@ -149,7 +151,7 @@ def _scores(
 ) -> list[float]:
     source, mode, raw = (
         config.contribution_source,
-        config.contribution_mode,
+        "uniform" if config.weighs_equally else config.contribution_mode,
         config.score_scale == "raw",
     )
     counts = [max(1, s.num_samples) for s in stats.values()]

@@ -7,8 +7,9 @@ journal's outbox, and the service publishes it to the broker, where `worker/serv
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from common.config.config import PhaseConfig
 from common.protocol.evaluations import EvalTask
@@ -19,6 +20,7 @@ from common.protocol.tasks import (
     LocalTraining,
     LoraSpec,
     ModelPrecision,
+    ObjectivePlugin,
     PromptSpec,
     TrainTask,
 )
@@ -36,6 +38,7 @@ class TaskTemplate:
         layout: Digest of the adapter's tensor layout; None in a run that began with schema 1. It
             keeps schema 1, so that its sites need not be upgraded before it ends.
         holdout_budget: See `TrainTask`; None if the contribution needs the loss on the holdout.
+        plugins: Plug-in objectives of the phases, by name.
     """
 
     run: str
@@ -49,6 +52,11 @@ class TaskTemplate:
     layout: str | None = None
     precision: ModelPrecision | None = None
     holdout_budget: float | None = None
+    plugins: Mapping[str, ObjectivePlugin] = field(default_factory=lambda: MappingProxyType({}))
+
+    def plugin(self, phase: PhaseConfig) -> ObjectivePlugin | None:
+        """Return what changes how a phase's objective is trained."""
+        return None if phase.plugin is None else self.plugins[phase.plugin]
 
 
 def learning_rate(phase: PhaseConfig, done: int) -> float:
@@ -102,6 +110,7 @@ def task_message(
         layout=template.layout,
         precision=template.precision,
         holdout_budget=template.holdout_budget,
+        plugin=template.plugin(phase),
         update_codec=template.update_codec,
         seed=task.seed,
         issued_at=now,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from common.protocol import codec
 from common.protocol.layout import TensorLayout
 from common.protocol.tasks import BlobRef
-from coordinator.aggregation.factor import aggregate_factors
+from coordinator.aggregation.rules.factor import aggregate_factors
 from coordinator.core.state import BufferedUpdate, CoordinatorState
 from coordinator.storage.spool import Spool
 from coordinator.storage.versions import Versions

@@ -8,47 +8,81 @@ with `coordinator/storage/versions.py`; they get the version's number only once
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+from common.protocol import codec
 from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Tensors
 from common.protocol.versions import UpdateSummary, VersionSummary
-from coordinator.aggregation.factor import add_delta
+from coordinator.aggregation.rules.rule import Result, Rule, Step, WeightedUpdate
 from coordinator.core.events import CommitPart, CommitVersion
 from coordinator.storage.spool import Spool
-from coordinator.storage.versions import Versions
+from coordinator.storage.versions import Versions, encode_state
 
 
 def write_version(
-    commit: CommitVersion, versions: Versions, spool: Spool, now: float
+    commit: CommitVersion,
+    rule: Rule,
+    versions: Versions,
+    spool: Spool,
+    now: float,
+    *,
+    begins_phase: bool = False,
 ) -> VersionSummary:
     """Compute a version, stage its files durably, and return the summary for the journal.
+
+    The server's state is forgotten where a phase begins: another objective has other gradients.
 
     Raises:
         RunError: An update cannot be read, the result is not finite, or the disk refused.
     """
-    ref = versions.stage(commit.version, _aggregate(commit, versions, spool))
+    state = {} if begins_phase else versions.read_state(commit.version - 1)
+    made = _aggregate(commit, rule, versions, spool, state)
+    new_state, left_out = encode_state(made.state), made.left_out
+    tensors = made.tensors
+    del made, state
+    ref = versions.stage(commit.version, tensors, new_state)
     return VersionSummary(
         version=commit.version,
         phase=commit.phase,
         at=now,
         sha256=ref.sha256,
         nbytes=ref.nbytes,
+        state_sha256=codec.digest(new_state) if new_state else None,
         train_loss=_mean(commit.parts, "avg_loss"),
         holdout_before=_mean(commit.parts, "loss_before"),
         holdout_after=_mean(commit.parts, "loss_after"),
         accuracy_before=_mean(commit.parts, "accuracy_before"),
         accuracy_after=_mean(commit.parts, "accuracy_after"),
-        updates=tuple(_summarize(part) for part in commit.parts),
+        updates=tuple(_summarize(part, left_out) for part in commit.parts),
     )
 
 
-def _aggregate(commit: CommitVersion, versions: Versions, spool: Spool) -> Tensors:
-    """Return the current version plus the weighted deltas, reading one tensor at a time."""
-    tensors = versions.read(commit.version - 1)
-    layout = TensorLayout.of(tensors)
-    for part in commit.parts:
-        add_delta(tensors, part.coefficient, spool.each_tensor(part.update.upload, layout))
-    return tensors
+def _aggregate(
+    commit: CommitVersion, rule: Rule, versions: Versions, spool: Spool, state: Tensors
+) -> Result:
+    """Apply the rule to the current version and the updates, which it reads from the spool."""
+    newest = commit.version - 1
+    current = versions.read(newest)
+    layout = TensorLayout.of(current)
+    updates = [
+        _weighted(part, rule.update_layout(layout, part.update.client_id), spool)
+        for part in commit.parts
+    ]
+    return rule.apply(Step(commit.version, current, state, updates, versions.read))
+
+
+def _weighted(part: CommitPart, layout: TensorLayout, spool: Spool) -> WeightedUpdate:
+    update = part.update
+    return WeightedUpdate(
+        update.task_id,
+        update.client_id,
+        update.base_version,
+        part.coefficient,
+        partial(spool.each_tensor, update.upload, layout),
+        part.weight,
+        part.staleness_factor * part.participation_factor * update.clip,
+    )
 
 
 def _mean(parts: Sequence[CommitPart], name: str) -> float | None:
@@ -61,7 +95,7 @@ def _mean(parts: Sequence[CommitPart], name: str) -> float | None:
     return float(sum(n * value for n, value in known) / sum(n for n, _ in known))
 
 
-def _summarize(part: CommitPart) -> UpdateSummary:
+def _summarize(part: CommitPart, left_out: frozenset[str]) -> UpdateSummary:
     return UpdateSummary(
         task_id=part.update.task_id,
         client_id=part.update.client_id,
@@ -76,4 +110,5 @@ def _summarize(part: CommitPart) -> UpdateSummary:
         coefficient=part.coefficient,
         stats=part.update.stats,
         nbytes=part.update.nbytes,
+        left_out=part.update.task_id in left_out,
     )

@@ -37,12 +37,14 @@ from common.files import make_private, sync_path, sync_tree, tighten
 from common.protocol.fields import RowKind
 from common.protocol.layout import TensorLayout
 from common.protocol.naming import LOCAL_SITE, new_run_id
-from common.protocol.tasks import BaseRef, PromptSpec, parse_prompt
+from common.protocol.tasks import BaseRef, ObjectivePlugin, PromptSpec, parse_prompt
 from common.protocol.tensors import Tensors
 from common.protocol.versions import VersionSummary
 from common.run_directory.journal_tables import check_supported
 from common.run_directory.records import WarmStart
 from common.software import software_version
+from coordinator.aggregation.rules.registry import make_rule
+from coordinator.aggregation.rules.rule import Rule
 from coordinator.core.state import Client, EvaluationPlan, Plan
 from coordinator.core.tasks import TaskTemplate
 from coordinator.storage.journal import Journal
@@ -82,6 +84,7 @@ class Run:
     name: str
     run_id: str
     plan: Plan
+    rule: Rule
     template: TaskTemplate
     keep_versions: int
     keep_updates: bool
@@ -194,8 +197,13 @@ def set_aside(config: FederationConfig) -> str | None:
         journal.close()
 
 
-def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> Run:
+def open_run(
+    config: FederationConfig, find_base: Callable[[BaseRef], Path], *, durable: bool = True
+) -> Run:
     """Open the run directory that the configuration names; addresses may have changed.
+
+    Without `durable`, as for a simulated run, which starts over after a crash, no write waits for
+    the disk.
 
     Raises:
         ConfigError: A key has another value than the run began with.
@@ -205,7 +213,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     if directory.is_dir():
         with disk_errors(directory):
             tighten(directory)  # a run that an earlier release began
-    journal = Journal.open(directory / "run.db")
+    journal = Journal.open(directory / "run.db", durable=durable)
     meta = journal.meta()
     check_supported(meta, directory)
     config = with_recorded_offline_choice(config, directory)
@@ -215,6 +223,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         json.loads(meta["adapter_config"]),
         config.codec.adapter,
         schema1="layout" not in meta,
+        durable=durable,
     )
     # Not only when a coordinator starts, because a report may be written without one.
     versions.roll_forward(journal.version_digests())
@@ -229,6 +238,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
             classes=len(json.loads(meta["labels"])),
             schema1="layout" not in meta,
         ),
+        rule=make_rule(config),
         template=_build_template(config, meta, base),
         keep_versions=config.run.keep_versions,
         keep_updates=config.run.keep_updates,
@@ -287,6 +297,10 @@ def _build_template(
         layout=layout,
         precision=config.model.precision,
         holdout_budget=None if layout is None or measures else config.evaluation.budget,
+        plugins={
+            name: ObjectivePlugin(name=name, options=config.objectives.get(name, {}))
+            for name in config.objective_plugins
+        },
     )
 
 

@@ -88,7 +88,13 @@ class StepWriter:
             RunError: The disk refuses.
         """
         commits = [action for action in actions if isinstance(action, CommitVersion)]
-        new = {c.version: write_version(c, self._versions, self._spool, now) for c in commits}
+        new = {
+            c.version: write_version(
+                *(c, self._run.rule, self._versions, self._spool, now),
+                begins_phase=c.version - 1 == self._plan.phase_end(c.phase - 1),
+            )
+            for c in commits
+        }
         described = [event_text.describe(action, before.version, new) for action in actions]
         entries = tuple(entry for entry in described if entry is not None)
         records = tuple(a for a in actions if not isinstance(a, LogEvent)) + entries

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from common.disk_errors import disk_errors
 from common.errors import RunError
@@ -29,17 +29,23 @@ from common.protocol.adapter_frame import adapter_ref, pack_adapter
 from common.protocol.fields import CodecName
 from common.protocol.tasks import BlobRef
 from common.protocol.tensors import Tensors
-from common.run_directory.version_files import file_names, read_tensors
+from common.run_directory.version_files import STATE_FILE, file_names, read_tensors
 
 TEMPORARY = ".tmp-"
 STAGED = ".made-"
 RESUME = "--resume"
 
 
+def encode_state(state: Tensors) -> bytes:
+    """Return the file content of the server's state: nothing if there is none."""
+    return save({name: state[name] for name in sorted(state)}) if state else b""
+
+
 class Versions:
     """Versions directory of one run.
 
-    `schema1` makes broadcast frames of schema 1, for a run that began with it.
+    `schema1` makes broadcast frames of schema 1, for a run that began with it. Without `durable`
+    nothing waits for the disk, so that a power failure may lose what was written.
     """
 
     def __init__(
@@ -49,7 +55,9 @@ class Versions:
         name: CodecName,
         *,
         schema1: bool = False,
+        durable: bool = True,
     ) -> None:
+        self._sync = sync_path if durable else _write_later
         self._path = path
         self._config = json.dumps(adapter_config, indent=2, sort_keys=True)
         self._names = file_names(adapter_config)
@@ -59,10 +67,11 @@ class Versions:
     def directory(self, version: int) -> Path:
         return self._path / f"{version:06d}"
 
-    def stage(self, version: int, tensors: Tensors) -> BlobRef:
+    def stage(self, version: int, tensors: Tensors, state: bytes = b"") -> BlobRef:
         """Make a version durable, without its number, and return the reference of its frame.
 
-        The memory of `tensors` is free again early on, if the caller holds them no longer.
+        The memory of `tensors` is free again early on, if the caller holds them no longer. `state`
+        is the server's state for the next step, as `encode_state` returns it.
 
         Raises:
             RunError: The tensors hold a value that is not finite, or the disk refused.
@@ -78,9 +87,9 @@ class Versions:
         temporary = self._temporary()
         try:
             with disk_errors(temporary, RESUME):
-                self._write(temporary, decoded)
+                self._write(temporary, decoded, state)
                 _rename(temporary, self._staged(ref.sha256))
-                sync_path(self._path)
+                self._sync(self._path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)  # also if the same was made before
         return ref
@@ -93,7 +102,7 @@ class Versions:
                 _rename(staged, self.directory(version))
             except FileNotFoundError:
                 return  # a successor has placed it already
-            sync_path(self._path)
+            self._sync(self._path)
 
     def roll_forward(self, journaled: Mapping[int, str]) -> None:
         """Place the journaled versions that a crash left staged; safe in any process, at any time.
@@ -104,14 +113,26 @@ class Versions:
             if self._staged(sha256).exists() and not self.directory(version).exists():
                 self.place(version, sha256)
 
-    def _write(self, directory: Path, tensors: Tensors) -> None:
+    def _write(self, directory: Path, tensors: Tensors, state: bytes) -> None:
         directory.mkdir(parents=True)
         weights, config = (directory / name for name in self._names)
         save_file(tensors, weights, metadata={"format": "pt"})  # transformers requires it
         config.write_text(self._config, encoding="utf-8")
+        if state:
+            (directory / STATE_FILE).write_bytes(state)
+            self._sync(directory / STATE_FILE)
         for path in (weights, config):
-            sync_path(path)
-        sync_path(directory)
+            self._sync(path)
+        self._sync(directory)
+
+    def read_state(self, version: int) -> Tensors:
+        """Return the server's state that was made with a version; empty if there is none.
+
+        Raises:
+            RunError: Its file is damaged.
+        """
+        path = self.directory(version) / STATE_FILE
+        return read_tensors(path) if path.exists() else {}
 
     def read(self, version: int) -> Tensors:
         """Return the tensors of a version; raise `RunError` if it is missing or damaged."""
@@ -163,6 +184,10 @@ class Versions:
 
     def _frame(self, version: int, tensors: Tensors) -> bytes:
         return pack_adapter(version, self._codec, tensors, schema1=self._schema1)
+
+
+def _write_later(path: Path) -> None:
+    """Leave it to the system when the bytes of a file reach the disk."""
 
 
 def _rename(source: Path, target: Path) -> None:

@@ -47,7 +47,7 @@ anyone who has this model can query it. Do not publish it if its answers could h
 def build_limits_section(run: RecordedRun) -> str:
     aggregation = run.config.aggregation
     source, mode = aggregation.contribution_source, aggregation.contribution_mode
-    weights = _WEIGHTS["train" if mode == "size" else source]
+    weights = _WEIGHTS["train" if mode in ("size", "uniform") else source]
     if mode == "combined" and weights != _WEIGHTS["train"]:
         weights += ", and on numbers of rows that clients report"
     text = _LIMITS.format(weights=f"Contribution weights rest on {weights}.")

@@ -9,23 +9,26 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from common.disk_errors import disk_errors
 from common.errors import FcclError, RunError, WireError
 from common.protocol import codec
 from common.protocol.adapter_frame import pack_adapter
 from common.protocol.layout import TensorLayout
-from common.protocol.tensors import Tensors
+from common.protocol.tensors import Array, Tensors
 from common.protocol.updates import Update
-from common.protocol.versions import VersionSummary
+from common.protocol.versions import UpdateSummary, VersionSummary
 from common.protocol.wire import unpack
 from common.run_directory.update_journal import JournaledUpdate, UpdateJournal
-from common.run_directory.version_files import file_names, read_tensors
-from coordinator.aggregation.factor import aggregate_factors
+from common.run_directory.version_files import STATE_FILE, file_names, read_tensors
+from coordinator.aggregation.rules.registry import make_rule
+from coordinator.aggregation.rules.rule import Result, Step, WeightedUpdate
 from coordinator.storage.kept_updates import DIRECTORY
-from coordinator.storage.spool import decode_delta
-from coordinator.storage.versions import STAGED
+from coordinator.storage.spool import decode_each_delta
+from coordinator.storage.versions import STAGED, encode_state
 
 FileState = Literal["same", "changed", "absent"]
 
@@ -54,6 +57,8 @@ class Recomputation:
         self._journal = journal
         self._weights, _ = file_names(journal.adapter_config)
         self._codec = journal.config.codec.adapter
+        self._rule = make_rule(journal.config)
+        self._state: tuple[int, Tensors] = (0, {})
         self._updates = {update.task_id: update for update in journal.updates}
 
     def versions(self) -> Iterator[tuple[int, Recomputed]]:
@@ -102,15 +107,25 @@ class Recomputation:
         if reason or previous is None:
             return Recomputed(result.file, None, reason, result.problems), None
         try:
-            made = aggregate_factors(previous, self._deltas(summary, TensorLayout.of(previous)))
-            layout, data = codec.encode(self._codec, made)
+            made = self._apply_rule(summary, previous)
+            layout, data = codec.encode(self._codec, made.tensors)
         except (FcclError, ValueError) as error:
             problem = error.what if isinstance(error, FcclError) else str(error)
             problems = (*result.problems, f"it cannot be recomputed: {problem}")
             return Recomputed(result.file, False, problems=problems), None
         tensors = codec.decode(self._codec, layout, data)
         found = codec.digest(self._frame(number, tensors))
+        state = encode_state(made.state)
+        if summary.state_sha256 != (codec.digest(state) if state else None):
+            problems = (*result.problems, "the server's state is not what its updates make it")
+            return Recomputed(result.file, False, problems=problems), None
+        marked = frozenset(update.task_id for update in summary.updates if update.left_out)
+        if marked != made.left_out:
+            names = ", ".join(sorted(marked ^ made.left_out))
+            problems = (*result.problems, f"whether the rule has left out {names} is not recorded")
+            return Recomputed(result.file, False, problems=problems), None
         if found == summary.sha256:
+            self._state = number, made.state
             return Recomputed(result.file, True, problems=result.problems), tensors
         problem = (
             f"the sum of its updates has the digest {found[:12]}, the journal says"
@@ -128,12 +143,55 @@ class Recomputation:
                 return f"{DIRECTORY}/{update.kept} is missing"
         return ""
 
-    def _deltas(
-        self, summary: VersionSummary, layout: TensorLayout
-    ) -> Iterator[tuple[float, Tensors]]:
-        for each in summary.updates:
-            update = self._updates[each.task_id]
-            yield each.coefficient, decode_delta(*self._frame_of(update), layout)
+    def _apply_rule(self, summary: VersionSummary, previous: Tensors) -> Result:
+        layout = TensorLayout.of(previous)
+        updates = [
+            WeightedUpdate(
+                each.task_id,
+                each.client_id,
+                each.base_version,
+                each.coefficient,
+                partial(self._tensors, each, self._rule.update_layout(layout, each.client_id)),
+                each.weight,
+                each.staleness_factor * each.participation_factor * each.clip,
+            )
+            for each in summary.updates
+        ]
+        begins_phase = self._journal.versions[summary.version - 1].phase != summary.phase
+        state = {} if begins_phase else self._read_state(summary.version - 1)
+        step = Step(summary.version, dict(previous), state, updates, self._read_version)
+        return self._rule.apply(step)
+
+    def _tensors(self, update: UpdateSummary, layout: TensorLayout) -> Iterator[tuple[str, Array]]:
+        header, data = self._frame_of(self._updates[update.task_id])
+        yield from decode_each_delta(header, data, layout)
+
+    def _read_state(self, number: int) -> Tensors:
+        """Return the server's state of a version, from its file unless it was just recomputed.
+
+        Raises:
+            WireError: It is not the one that the journal names.
+            RunError: It is neither on the disk nor recomputed.
+        """
+        known, state = self._state
+        if known == number:
+            return state
+        expected = self._journal.versions[number].state_sha256
+        if expected is None:
+            return {}
+        path = self._journal.directory / "versions" / f"{number:06d}" / STATE_FILE
+        with disk_errors(path):
+            data = path.read_bytes()
+        if codec.digest(data) != expected:
+            raise WireError(f"{path} is not the state that the journal names")
+        return read_tensors(path)
+
+    def _read_version(self, number: int) -> Tensors:
+        """Return an earlier version, which an update of a mixed-rank run began with."""
+        tensors, _, problems = self._read(number, self._journal.versions[number])
+        if tensors is None:
+            raise RunError(f"version {number} is needed: {' '.join(problems) or 'it is gone'}")
+        return tensors
 
     def _file(self, update: JournaledUpdate) -> Path | None:
         """Return the file of a kept update; a coordinator may move it from the spool meanwhile."""

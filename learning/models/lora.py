@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import ModelError
+from common.protocol.adapter_form import is_frozen
 from common.protocol.delivery import AdapterModules
 from common.protocol.tasks import LoraSpec
 from common.protocol.tensors import Tensors
@@ -114,6 +115,17 @@ def write_adapter(model: AdaptedModel, tensors: Mapping[str, np.ndarray[Any, Any
             )
     for name, target in own.items():
         target.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
+
+
+def freeze_a(model: AdaptedModel, *, frozen: bool) -> None:
+    """Exclude the factors A from training, or include them again.
+
+    Source: FFA-LoRA (Sun et al., "Improving LoRA in Privacy-preserving Federated Learning", ICLR
+    2024).
+    """
+    for name, parameter in model.named_parameters():
+        if is_frozen(name):
+            parameter.requires_grad_(not frozen)
 
 
 def adapter_config(model: AdaptedModel, base_name: str, revision: str | None) -> dict[str, Any]:

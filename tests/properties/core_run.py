@@ -19,6 +19,7 @@ from common.protocol.layout import TensorLayout
 from common.protocol.tasks import BlobRef
 from common.protocol.tensors import Array, Tensors
 from common.protocol.versions import VersionSummary
+from coordinator.aggregation.rules.factor import FactorRule
 from coordinator.core import event_text, machine
 from coordinator.core.events import (
     Action,
@@ -75,10 +76,14 @@ class MemoryVersions:
     def __init__(self) -> None:
         self.adapters: dict[int, Tensors] = {0: {"a": np.zeros(WIDTH, np.float32)}}
 
-    def stage(self, version: int, adapter: Tensors) -> BlobRef:
+    def stage(self, version: int, adapter: Tensors, state: bytes = b"") -> BlobRef:
         self.adapters[version] = adapter
         data = adapter["a"].tobytes()
         return BlobRef(sha256=hashlib.sha256(data).hexdigest(), nbytes=len(data))
+
+    @staticmethod
+    def read_state(version: int) -> Tensors:
+        return {}
 
     def read(self, version: int) -> Tensors:
         return {name: tensor.copy() for name, tensor in self.adapters[version].items()}
@@ -187,7 +192,9 @@ class CoreRun:
     def _commit(self, commit: CommitVersion) -> VersionSummary:
         """Compute the version as the service does, and check it against the parts."""
         files = self._files
-        summary = write_version(commit, cast(Versions, files), cast(Spool, files), self.now)
+        summary = write_version(
+            commit, FactorRule(), cast(Versions, files), cast(Spool, files), self.now
+        )
         expected = files.read(commit.version - 1)["a"].astype(np.float64)
         for part in commit.parts:
             expected = expected + part.coefficient * files.delta(part.update.upload)

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event as Flag
 
 from common.errors import StoreError, WireError
+from common.protocol.adapter_form import is_frozen
 from common.protocol.adapter_frame import unpack_adapter
 from common.protocol.evaluations import EvalTask
 from common.protocol.layout import TensorLayout
@@ -45,6 +46,7 @@ class ModelSource:
         self._accept = accept
         self._throttle = throttle or Throttle(None)
         self._base = BaseModelSource(store, run, cache, on_progress, self._throttle)
+        self._frozen: tuple[str, Tensors] | None = None  # digest and content of what was fetched
 
     def fetch_reference(self, task: TrainTask, stop: Flag) -> Tensors:
         """Return θ of the version that a `dpo` phase began with.
@@ -64,7 +66,7 @@ class ModelSource:
                 f"the reference {task.reference.sha256[:12]} is not in {self._store.where}",
                 "the coordinator fills it",
             )
-        return unpack_adapter(frame)[1]
+        return self._complete(unpack_adapter(frame)[1], task.frozen, stop)
 
     def fetch_adapter(self, task: TrainTask, stop: Flag) -> Tensors | None:
         """Return θ of the task's base version.
@@ -76,7 +78,8 @@ class ModelSource:
             StoreError: The store is out of reach, or came back empty and is not filled yet.
             WireError: The blob is no adapter of that version, or has another layout than the task.
         """
-        return self._fetch(task.adapter, task.base_version, task.layout, stop)
+        adapter = self._fetch(task.adapter, task.base_version, task.layout, stop)
+        return None if adapter is None else self._complete(adapter, task.frozen, stop)
 
     def fetch_evaluated(self, task: EvalTask, blob: BlobRef, stop: Flag) -> Tensors | None:
         """Return θ of the version that a task evaluates, of its candidate or of its reference.
@@ -84,7 +87,28 @@ class ModelSource:
         None means that it is gone. Raises as `fetch_adapter` does.
         """
         version = task.version if blob == task.adapter else None
-        return self._fetch(blob, version, task.layout, stop)
+        adapter = self._fetch(blob, version, task.layout, stop)
+        return None if adapter is None else self._complete(adapter, task.frozen, stop)
+
+    def _complete(self, adapter: Tensors, frozen: BlobRef | None, stop: Flag) -> Tensors:
+        """Return an adapter with the tensors that do not travel with it, which are fetched once.
+
+        Raises as `fetch_adapter` does.
+        """
+        if frozen is None:
+            return adapter
+        if self._frozen is None or self._frozen[0] != frozen.sha256:
+            frame = self._fetch_blob(frozen, stop)
+            if frame is None:
+                raise StoreError(
+                    f"the frozen factors {frozen.sha256[:12]} are not in {self._store.where}",
+                    "the coordinator fills it",
+                )
+            self._frozen = frozen.sha256, _frozen_factors(frame)
+        if shared := adapter.keys() & self._frozen[1].keys():
+            raise WireError(f"tensor {min(shared)} is frozen, but travels with the adapter")
+        complete = adapter | self._frozen[1]
+        return {name: complete[name] for name in sorted(complete)}
 
     def _fetch(
         self, blob: BlobRef, version: int | None, layout: str | None, stop: Flag
@@ -133,7 +157,7 @@ class ModelSource:
         header, adapter = unpack_adapter(frame)
         if header.version != model.version:
             raise WireError(f"the adapter is of version {header.version}, not {model.version}")
-        return model, adapter
+        return model, self._complete(adapter, model.frozen, Flag())
 
     def use_base_directory(self, path: Path) -> None:
         """Use the base model in a directory of this machine.
@@ -164,3 +188,11 @@ class ModelSource:
             self._throttle.pace(nbytes, stop)
 
         return self._store.get_blob(self._run, blob.sha256, blob.nbytes, pace)
+
+
+def _frozen_factors(frame: bytes) -> Tensors:
+    """Return the tensors of a frame that holds nothing but frozen factors."""
+    tensors = unpack_adapter(frame)[1]
+    if other := [name for name in tensors if not is_frozen(name)]:
+        raise WireError(f"tensor {other[0]} is no factor that can be frozen")
+    return tensors

@@ -192,8 +192,9 @@ def test_a_coordinator_replaced_before_its_transaction_leaves_its_successors_ver
         federation.stop.clear()
         seen.append(numbered(federation))
 
-    def other(self: Versions, version: int, tensors: Tensors) -> Any:
-        return make(self, version, tensors if same else {n: t + 1 for n, t in tensors.items()})
+    def other(self: Versions, version: int, tensors: Tensors, state: bytes) -> Any:
+        changed = tensors if same else {n: t + 1 for n, t in tensors.items()}
+        return make(self, version, changed, state)
 
     monkeypatch.setattr(Versions, "stage", other)
     replaced_at(monkeypatch, Versions, "stage", after=True, act=successor)

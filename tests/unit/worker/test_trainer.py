@@ -150,3 +150,34 @@ def test_an_unknown_client_is_a_data_error(task_files: TaskFiles) -> None:
 def test_an_adapter_of_another_rank_is_a_model_error(task_files: TaskFiles) -> None:
     with pytest.raises(ModelError, match="shape"):
         task_files.train(task(lora={"r": 3, "alpha": 4}))
+
+
+def test_a_task_with_frozen_factors_trains_and_sends_only_the_others(task_files: TaskFiles) -> None:
+    models = ModelCache(COMPUTE)
+    trainer = Trainer(ClientData(task_files.data), models)
+    frozen = task(steps=2, frozen={"sha256": "1" * 64, "nbytes": 1})
+    found = trainer.train(
+        frozen, task_files.base, task_files.adapter, no_reference(), lambda _: True
+    )
+    assert found is not None
+    assert all(
+        "lora_B" in name and np.abs(change).max() > 0 for name, change in found.delta.items()
+    )
+    loaded = models.current
+    assert loaded is not None
+    parameters = dict(loaded.model.named_parameters())
+    assert all(p.grad is None for name, p in parameters.items() if "lora_A" in name)
+    for name, tensor in lora.read_adapter(loaded.model).items():
+        assert np.array_equal(tensor, task_files.adapter[name]) == ("lora_A" in name)
+
+
+def test_a_model_that_trained_frozen_factors_trains_all_of_them_again(
+    task_files: TaskFiles,
+) -> None:
+    trainer = Trainer(ClientData(task_files.data), ModelCache(COMPUTE))
+    for wanted in (task(frozen={"sha256": "1" * 64, "nbytes": 1}), task(steps=2)):
+        found = trainer.train(
+            wanted, task_files.base, task_files.adapter, no_reference(), lambda _: True
+        )
+    assert found is not None
+    assert found.delta.keys() == task_files.adapter.keys()

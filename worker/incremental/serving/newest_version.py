@@ -93,4 +93,6 @@ def model_of(task: TrainTask) -> CurrentModel:
         labels=task.labels,
         prompt=task.prompt,
         precision=task.precision,
+        frozen=task.frozen,
+        refactored=task.refactored,
     )

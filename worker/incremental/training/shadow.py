@@ -143,6 +143,7 @@ class ShadowModel:
         """
         config = self._config
         lora.write_adapter(self._model, adapter)
+        lora.freeze_a(self._model, frozen=self._current.frozen is not None)
         steps, seconds = 0, 0.0
         for training in sets:
             share = config.replay if training.old else 0.0

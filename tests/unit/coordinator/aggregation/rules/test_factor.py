@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from common.protocol.tensors import Tensors
-from coordinator.aggregation.factor import aggregate_factors
+from coordinator.aggregation.rules.factor import aggregate_factors
 
 
 def theta(a: float, b: float) -> Tensors:

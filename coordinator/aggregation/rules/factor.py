@@ -1,4 +1,4 @@
-"""Sum of the step: the next version is the current one plus the weighted deltas.
+"""Rule `factor`, the sum of the step: the current version plus the weighted deltas.
 
 `coordinator/storage/commit.py` feeds it the buffer's deltas from the spool, with the coefficients
 of `coordinator/aggregation/coefficients.py`, and `coordinator/storage/versions.py` makes the result
@@ -11,7 +11,22 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Array, Tensors
+from coordinator.aggregation.rules.rule import Result, Step
+
+
+class FactorRule:
+    """Mean of LoRA's factors A and B, each by itself."""
+
+    def update_layout(self, layout: TensorLayout, client_id: str) -> TensorLayout:
+        return layout
+
+    def apply(self, step: Step) -> Result:
+        # Tensor by tensor, so that memory holds one tensor of one update.
+        for update in step.updates:
+            add_delta(step.current, update.coefficient, update.tensors())
+        return Result(step.current)
 
 
 def aggregate_factors(current: Tensors, deltas: Iterable[tuple[float, Tensors]]) -> Tensors:

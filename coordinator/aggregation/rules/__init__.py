@@ -1,0 +1,1 @@
+"""Aggregation rules: how the updates of a buffer become the next version."""

@@ -1,0 +1,17 @@
+"""Registry of aggregation rules: the rule that the configuration of a run names."""
+
+from __future__ import annotations
+
+from common.config.config import FederationConfig
+from coordinator.aggregation.rules.factor import FactorRule
+from coordinator.aggregation.rules.pseudo_gradient import PseudoGradientRule
+from coordinator.aggregation.rules.rule import Rule
+
+
+def make_rule(config: FederationConfig) -> Rule:
+    """Return the aggregation rule of a run."""
+    aggregation = config.aggregation
+    rule = FactorRule()
+    if aggregation.optimizer.name != "none" or aggregation.robust.rule != "none":
+        return PseudoGradientRule(rule, aggregation)
+    return rule
