@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -62,6 +62,21 @@ class PlannedEvaluation(Record):
     every: Count | None = None
 
 
+class PlannedPrivacy(Record):
+    """Differential privacy of clients: `common/privacy.py` explains it.
+
+    Attributes:
+        clip_norm: C, the largest norm of an update.
+        noise_multiplier: z, standard deviation of the noise of a sum of updates, divided by C.
+        max_versions: The most versions that a client takes part in; None without a limit.
+    """
+
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    noise_multiplier: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    max_versions: Count | None = None
+
+
 class RunPlan(Record):
     """Coordinator → site: what a run asks of a site, and what leaves its machine.
 
@@ -76,7 +91,10 @@ class RunPlan(Record):
         adapter_bytes: Size of the adapter's tensors, which a site fetches for every task.
         contribution_source: With `federated`, other sites evaluate this site's updates.
         evaluation: None if sites evaluate nothing.
+        privacy: None without differential privacy.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"privacy"})
 
     run: RunId
     name: RunName
@@ -100,6 +118,7 @@ class RunPlan(Record):
     adapter_bytes: Count
     contribution_source: Identifier
     evaluation: PlannedEvaluation | None = None
+    privacy: PlannedPrivacy | None = None
 
     def fields(self) -> dict[str, Any]:
         """Return the fields without those that sites of earlier releases refuse, where not set."""
@@ -114,6 +133,8 @@ class RunPlan(Record):
         """SHA-256 of all fields but the run's id, in hex."""
         fields = self.fields()
         del fields["run"]
+        if self.privacy is None:  # approvals given to plans of earlier releases stay valid
+            del fields["privacy"]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

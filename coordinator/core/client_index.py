@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -136,10 +136,10 @@ class ClientIndex:
         """Return how many more tasks a site may have."""
         return self.sources.capacity(site) - self.load.get(site, 0)
 
-    def in_turn(self, excluded: str | None = None) -> Iterator[str]:
+    def in_turn(self, is_skipped: Callable[[str], bool]) -> Iterator[str]:
         """Yield the clients that may get a task, in order, while their sites have room.
 
-        It merges the queues of the sites.
+        It merges the queues of the sites, without clients that are skipped.
         """
         following: list[tuple[int, int, str, str]] = []  # a heap; the next client of each site
         queues: dict[str, Iterator[Key]] = {}  # of the sites that were reached
@@ -159,7 +159,7 @@ class ClientIndex:
                 head = next(heads, None)
             else:
                 _, _, site, name = heapq.heappop(following)
-                if name != excluded:
+                if not is_skipped(name):
                     room[site] -= 1
                     yield name
             if room[site] > 0:

@@ -12,7 +12,7 @@ from itertools import islice
 
 from common.protocol.kinds import RejectionKind
 from coordinator.aggregation.coefficients import compute_parts
-from coordinator.core import scores
+from coordinator.core import privacy, scores
 from coordinator.core.events import CloseTask, CommitVersion, IssueTask, Rejection
 from coordinator.core.index_update import index_of, with_index
 from coordinator.core.leases import reissue_expired
@@ -152,13 +152,15 @@ def _next_clients(plan: Plan, state: CoordinatorState) -> Iterator[str]:
     """
     index = index_of(plan, state)
     needed = _tasks_needed(plan, state, index.running)
-    excluded, alone = None, sole_contributor(plan, state)
+    skipped, alone = privacy.is_barred(plan, state), sole_contributor(plan, state)
     if alone is not None and len(state.buffer) >= plan.schedule.buffer:
-        excluded = alone
         others = len(index.busy) - (alone in index.busy)
         needed = max(needed, 0 if others else 1)  # the buffer waits for another client
+    else:
+        alone = None
     places = min(plan.schedule.concurrency - index.running, needed)
-    return islice(index.in_turn(excluded), max(0, places))
+    clients = index.in_turn(lambda name: name == alone or skipped(name))
+    return islice(clients, max(0, places))
 
 
 def _tasks_needed(plan: Plan, state: CoordinatorState, running: int) -> int:

@@ -12,7 +12,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
+from common.config.config import AggregationConfig, PhaseConfig, PrivacyConfig, ScheduleConfig
 from common.protocol.fields import RowKind
 from common.protocol.updates import ContributionStats
 from coordinator.persistent.ordered_map import OrderedMap
@@ -71,6 +71,7 @@ class Plan:
     clients: Mapping[str, Client]
     evaluation: EvaluationPlan = EvaluationPlan()
     min_clients: int = 1  # live ones; below that nothing is issued or committed
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     @cached_property
     def places(self) -> Mapping[str, int]:

@@ -110,6 +110,7 @@ def task_message(
         layout=template.layout,
         precision=template.precision,
         holdout_budget=template.holdout_budget,
+        clip_norm=plan.privacy.clip_norm,
         plugin=template.plugin(phase),
         update_codec=template.update_codec,
         seed=task.seed,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 
+from common.config.config import PrivacyConfig
 from common.protocol import codec
 from common.protocol.layout import TensorLayout
-from common.protocol.run_plan import PlannedEvaluation, PlannedPhase, RunPlan
+from common.protocol.run_plan import PlannedEvaluation, PlannedPhase, PlannedPrivacy, RunPlan
 from coordinator.storage.run import Run
 
 
@@ -55,4 +56,16 @@ def site_plan(run: Run, version: int) -> RunPlan:
         adapter_bytes=codec.payload_bytes(config.codec.adapter, layout),
         contribution_source=config.aggregation.contribution_source,
         evaluation=evaluation,
+        privacy=_privacy(config.privacy),
+    )
+
+
+def _privacy(settings: PrivacyConfig) -> PlannedPrivacy | None:
+    if settings.clip_norm is None:
+        return None
+    return PlannedPrivacy(
+        clip_norm=settings.clip_norm,
+        noise_multiplier=settings.noise_multiplier,
+        delta=settings.delta,
+        max_versions=settings.max_versions,
     )

@@ -277,6 +277,7 @@ def build_plan(
             available=not schema1,
         ),
         config.min_clients,
+        config.privacy,
     )
 
 

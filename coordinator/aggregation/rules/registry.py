@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.config.config import FederationConfig
 from coordinator.aggregation.rules.factor import FactorRule
+from coordinator.aggregation.rules.private import PrivateRule
 from coordinator.aggregation.rules.pseudo_gradient import PseudoGradientRule
 from coordinator.aggregation.rules.rule import Rule
 
@@ -11,7 +12,15 @@ from coordinator.aggregation.rules.rule import Rule
 def make_rule(config: FederationConfig) -> Rule:
     """Return the aggregation rule of a run."""
     aggregation = config.aggregation
-    rule = FactorRule()
+    rule: Rule = FactorRule()
     if aggregation.optimizer.name != "none" or aggregation.robust.rule != "none":
-        return PseudoGradientRule(rule, aggregation)
-    return rule
+        rule = PseudoGradientRule(rule, aggregation)
+    return _with_noise(rule, config) if config.privacy.enabled else rule
+
+
+def _with_noise(rule: Rule, config: FederationConfig) -> Rule:
+    privacy, aggregation = config.privacy, config.aggregation
+    assert privacy.clip_norm is not None  # enabled
+    eta = aggregation.server_lr if aggregation.optimizer.name == "none" else 1.0
+    deviation = eta * privacy.noise_multiplier * privacy.clip_norm / config.schedule.buffer
+    return PrivateRule(rule, deviation)
