@@ -19,11 +19,13 @@ import torch
 from common.errors import FcclError, RunError
 from common.evaluation.sums import mean_loss
 from common.memory import release_free_memory
+from common.protocol.adapter_form import AdapterForm, pad_factors
 from common.protocol.fields import RowKind
 from common.protocol.kinds import EventKind
 from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Tensors
 from common.run_directory.recorded_run import RecordedRun
+from coordinator.aggregation.forms import adapter_forms
 from coordinator.aggregation.rules.factor import aggregate_factors
 from coordinator.core.events import LogEvent, UpdateScore, log_event
 from coordinator.scores_source import ScoreRequest, ScoreSource, no_score
@@ -53,7 +55,7 @@ class HeldoutLoss:
         self._evaluator = Evaluator(run, base_path, scoring_compute())
         self._rows: dict[RowKind, EvaluationRows] = {}
         self._references: dict[tuple[RowKind, int], Scores] = {}
-        self._versions: dict[int, float] = {}
+        self._versions: dict[tuple[int, int | None], float] = {}
 
     def load(self) -> None:
         """Load the model and the rows of the first phase; limit the threads of PyTorch.
@@ -65,13 +67,16 @@ class HeldoutLoss:
         torch.set_num_threads(self._evaluator.compute.threads)
         self._load_rows(self._run.config.phase[0].kind)
 
-    def of_version(self, version: int) -> float:
-        """Return the loss of a version, computed once."""
-        if version not in self._versions:
+    def of_version(self, version: int, rank: int | None = None) -> float:
+        """Return the loss of a version, or of its leading components, computed once."""
+        key = version, rank
+        if key not in self._versions:
             if len(self._versions) >= KNOWN_VERSIONS:
-                del self._versions[min(self._versions)]
-            self._versions[version] = self.of_tensors(self._run.tensors(version), version)
-        return self._versions[version]
+                del self._versions[min(self._versions, key=lambda known: known[0])]
+            whole = self._run.tensors(version)
+            tensors = pad_factors(AdapterForm(rank=rank).of(whole), whole)
+            self._versions[key] = self.of_tensors(tensors, version)
+        return self._versions[key]
 
     def of_tensors(self, tensors: Tensors, base: int) -> float:
         """Return the loss of tensors that were trained from version `base`."""
@@ -116,6 +121,7 @@ class UpdateScorer(ScoreSource):
 
     def __init__(self, run: RecordedRun, base_path: Path) -> None:
         self._run, self._spool = run, Spool(run.directory / "spool")
+        self._forms = adapter_forms(run.config)
         self._loss = HeldoutLoss(run, base_path)
         self._requests: queue.Queue[ScoreRequest | None] = queue.Queue()
         self._scores: list[UpdateScore] = []
@@ -171,16 +177,18 @@ class UpdateScorer(ScoreSource):
     def _score(self, request: ScoreRequest) -> None:
         """Score an update, unless the coordinator has applied it meanwhile."""
         started = time.perf_counter()
+        form = self._forms.of(request.client_id)
         try:
-            start = self._run.tensors(request.base_version)
+            whole = self._run.tensors(request.base_version)
+            start = form.of(whole)
             delta = self._spool.delta(request.upload, TensorLayout.of(start))
         except RunError:
             if self._spool.holds(request.upload):
                 raise
             self._answer(no_score(request))
             return
-        before = self._loss.of_version(request.base_version)
-        candidate = aggregate_factors(start, [(request.clip, delta)])
+        before = self._loss.of_version(request.base_version, form.rank)
+        candidate = whole | pad_factors(aggregate_factors(start, [(request.clip, delta)]), whole)
         after = self._loss.of_tensors(candidate, request.base_version)
         seconds = time.perf_counter() - started
         self._answer(UpdateScore(request.task_id, before - after, seconds))

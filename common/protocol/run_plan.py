@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -61,6 +61,13 @@ class PlannedEvaluation(Record):
     every: Count | None = None
 
 
+class PlannedRank(Record):
+    """Adapter of clients whose rank is below that of the versions."""
+
+    lora: LoraSpec
+    layout: Sha256
+
+
 class RunPlan(Record):
     """Coordinator → site: what a run asks of a site, and what leaves its machine.
 
@@ -75,7 +82,11 @@ class RunPlan(Record):
         adapter_bytes: Size of the adapter's tensors, which a site fetches for every task.
         contribution_source: With `federated`, other sites evaluate this site's updates.
         evaluation: None if sites evaluate nothing.
+        frozen_bytes: Size of the tensors that a site fetches once, because they are not trained.
+        lower_ranks: Adapters of clients with a rank of their own; sizes are those of `lora`.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"frozen_bytes", "lower_ranks"})
 
     run: RunId
     name: RunName
@@ -99,12 +110,22 @@ class RunPlan(Record):
     adapter_bytes: Count
     contribution_source: Identifier
     evaluation: PlannedEvaluation | None = None
+    frozen_bytes: Count = 0
+    lower_ranks: Annotated[
+        tuple[PlannedRank, ...], Field(max_length=100), BeforeValidator(list_to_tuple)
+    ] = ()
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all fields but the run's id, in hex."""
+        """SHA-256 of all fields but the run's id, in hex.
+
+        Later fields that have their default are left out, so that approvals stay valid.
+        """
         fields = self.fields()
         del fields["run"]
+        for name in self.later:
+            if not fields[name]:
+                del fields[name]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

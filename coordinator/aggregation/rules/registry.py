@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from common.config.config import FederationConfig
+from coordinator.aggregation.forms import adapter_forms
 from coordinator.aggregation.rules.factor import FactorRule
+from coordinator.aggregation.rules.ffa import FfaRule
+from coordinator.aggregation.rules.product import ProductRule
 from coordinator.aggregation.rules.rule import Rule
 
 
 def make_rule(config: FederationConfig) -> Rule:
     """Return the aggregation rule of a run."""
-    return FactorRule()
+    match config.aggregation.rule:
+        case "ffa":
+            return FfaRule()
+        case "product":
+            return ProductRule(adapter_forms(config))
+        case _:
+            return FactorRule()
