@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from common.config.config import FederationConfig, PhaseConfig, Section
+from common.config.rule_effect import of_rule
 from common.errors import ConfigError
 from common.protocol.fields import ObjectiveName
 from common.protocol.tasks import LoraSpec
@@ -46,6 +47,7 @@ def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
     yield from _of_data(config)
     yield from _of_evaluation(config)
     yield from _of_contribution(config)
+    yield from of_rule(config)
     schedule = config.schedule
     if schedule.quorum is not None and schedule.reissue != "commit":
         yield (

@@ -34,12 +34,12 @@ from common.config.config import FederationConfig, SamplesConfig
 from common.disk_errors import disk_errors
 from common.errors import RunError
 from common.files import make_private, sync_path, sync_tree, tighten
-from common.protocol import codec
-from common.protocol.adapter_form import AdapterForm
+from common.protocol.adapter_form import AdapterForm, frozen_part
+from common.protocol.adapter_frame import adapter_ref
 from common.protocol.fields import RowKind
 from common.protocol.layout import TensorLayout
 from common.protocol.naming import LOCAL_SITE, new_run_id
-from common.protocol.tasks import BaseRef, BlobRef, PromptSpec, parse_prompt
+from common.protocol.tasks import BaseRef, PromptSpec, parse_frozen, parse_prompt
 from common.protocol.tensors import Tensors
 from common.protocol.versions import VersionSummary
 from common.run_directory.journal_tables import check_supported
@@ -297,12 +297,12 @@ def _build_template(
         layout=layout,
         precision=config.model.precision,
         holdout_budget=None if layout is None or measures else config.evaluation.budget,
+        frozen=parse_frozen(meta),
     )
 
 
 def _with_forms(template: TaskTemplate, forms: AdapterForms, versions: Versions) -> TaskTemplate:
     """Return a template with what the aggregation rule asks of the clients."""
-    frozen = versions.frozen_frame()
     clients: dict[str, ClientTemplate] = {}
     if forms.ranks and template.lora is not None:
         layout = TensorLayout.of(versions.read(0))
@@ -314,7 +314,6 @@ def _with_forms(template: TaskTemplate, forms: AdapterForms, versions: Versions)
         clients = {name: by_rank[rank] for name, rank in forms.ranks.items()}
     return replace(
         template,
-        frozen=BlobRef(sha256=codec.digest(frozen), nbytes=len(frozen)) if frozen else None,
         refactored=forms.refactored,
         clients=MappingProxyType(clients),
     )
@@ -343,6 +342,9 @@ def _fill(partial: Path, config: FederationConfig, prepared: PreparedRun, now: f
 
 def _meta(config: FederationConfig, prepared: PreparedRun) -> dict[str, str]:
     start = {"start": prepared.start.model_dump_json()} if prepared.start else {}
+    frozen = None
+    if adapter_forms(config).frozen:
+        frozen = adapter_ref(0, config.codec.adapter, frozen_part(prepared.adapter))
     return start | {
         "run_id": new_run_id(config.run.name),
         "software": software_version(),
@@ -352,5 +354,6 @@ def _meta(config: FederationConfig, prepared: PreparedRun) -> dict[str, str]:
         **({"prompt": prepared.prompt.model_dump_json()} if prepared.prompt else {}),
         "sources": json.dumps(dict(prepared.sources)),
         "adapter_config": json.dumps(dict(prepared.adapter_config)),
+        **({"frozen": frozen.model_dump_json()} if frozen else {}),
         "layout": adapter_forms(config).common.layout(TensorLayout.of(prepared.adapter)).digest,
     }
