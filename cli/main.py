@@ -29,6 +29,7 @@ class _Entry(NamedTuple):
 GROUPS: dict[str, dict[str, _Entry]] = {
     "Run": {
         "demo": _Entry("cli.demo.command", "Run a whole federation here, with a live view."),
+        "simulate": _Entry("cli.simulate.command", "Run a federation in virtual time."),
         "init": _Entry("cli.run.init", "Write a commented federation.toml."),
         "prepare": _Entry("cli.run.prepare", "Read or make rows and partition them by client."),
         "coordinator": _Entry("cli.run.coordinator", "Schedule tasks and aggregate updates."),

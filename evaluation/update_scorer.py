@@ -50,9 +50,9 @@ def scoring_compute() -> Compute:
 class HeldoutLoss:
     """Mean loss on at most `evaluation.max_rows` held-out rows, by the objective of a phase."""
 
-    def __init__(self, run: RecordedRun, base_path: Path) -> None:
-        self._run = run
-        self._evaluator = Evaluator(run, base_path, scoring_compute())
+    def __init__(self, run: RecordedRun, evaluator: Evaluator) -> None:
+        """Create it; `evaluator` is that of the run."""
+        self._run, self._evaluator = run, evaluator
         self._rows: dict[RowKind, EvaluationRows] = {}
         self._references: dict[tuple[RowKind, int], Scores] = {}
         self._versions: dict[tuple[int, int | None], float] = {}
@@ -122,7 +122,7 @@ class UpdateScorer(ScoreSource):
     def __init__(self, run: RecordedRun, base_path: Path) -> None:
         self._run, self._spool = run, Spool(run.directory / "spool")
         self._forms = adapter_forms(run.config)
-        self._loss = HeldoutLoss(run, base_path)
+        self._loss = HeldoutLoss(run, Evaluator(run, base_path, scoring_compute()))
         self._requests: queue.Queue[ScoreRequest | None] = queue.Queue()
         self._scores: list[UpdateScore] = []
         self._events: list[LogEvent] = []

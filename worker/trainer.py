@@ -28,6 +28,7 @@ from learning.models import lora
 from learning.models.lora import AdaptedModel
 from learning.models.precision import FLOAT32, WeightFormat
 from learning.objectives import classification, registry
+from learning.objectives.plugins import extend_objective
 from learning.objectives.registry import Objective
 from learning.training import loop
 from learning.training.checkpointing import can_checkpoint
@@ -106,6 +107,7 @@ class Trainer:
 
         Raises:
             DataError: The client's rows are not here.
+            ConfigError: The plug-in of the task is not installed, or refuses its options.
             ModelError: The model does not fit, or training diverged.
         """
         clock = clock or TaskClock()
@@ -116,6 +118,8 @@ class Trainer:
             objective = registry.make_objective(
                 task.objective, task.dpo or task.kto, task.labels, prompt=task.prompt
             )
+            if task.plugin is not None:
+                objective = extend_objective(objective, task.plugin)
             shard = self._load_rows(task, objective, loaded.tokenizer, start)
             rows = select_rows(shard, task.training, task.seed, self._budget(task))
         train, measured = shard.train, rows.measured

@@ -192,7 +192,7 @@ def _score(request: Fields, channel: Channel) -> None:
 def _check_plugins(request: Fields, channel: Channel) -> None:
     from cli.run.plugin_tasks import check_plugins
 
-    check_plugins(request["trackers"], request["evaluators"])
+    check_plugins(request["trackers"], request["evaluators"], request["objectives"])
 
 
 def _track(request: Fields, channel: Channel) -> None:

@@ -31,7 +31,7 @@ MORE_PATIENCE_S = 60.0  # for evaluators, beyond their deadlines
 
 def check_plugins(config: FederationConfig, output: Output) -> None:
     """Raise `ConfigError` for a plug-in that is not installed or an option that it refuses."""
-    if config.trackers or config.evaluators:
+    if config.trackers or config.evaluators or config.objective_plugins:
         run_task("check plug-ins", _tables(config), output)
 
 
@@ -68,7 +68,9 @@ def make_evaluators(run: Run) -> PluginSource:
 
 
 def _tables(config: FederationConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", include={"trackers", "evaluators"})
+    objectives = {name: config.objectives.get(name, {}) for name in config.objective_plugins}
+    tables = config.model_dump(mode="json", include={"trackers", "evaluators"})
+    return tables | {"objectives": objectives}
 
 
 class ChildPlugin(PluginSource):

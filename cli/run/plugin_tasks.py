@@ -6,11 +6,12 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from common.config.config import EvaluatorConfig
 from common.errors import FcclError
-from common.plugins.entry_points import EVALUATORS, TRACKERS
+from common.plugins.entry_points import EVALUATORS, OBJECTIVES, TRACKERS
 from common.plugins.secrets import without_secrets
 from common.protocol.evaluations import EvaluatorFigures
 from common.run_directory.recorded_run import read_run
@@ -18,13 +19,19 @@ from common.run_directory.recorded_run import read_run
 NextCommand = Callable[[], dict[str, Any] | None]
 
 
-def check_plugins(trackers: Mapping[str, Mapping[str, Any]], evaluators: Mapping[str, Any]) -> None:
+def check_plugins(
+    trackers: Mapping[str, Mapping[str, Any]],
+    evaluators: Mapping[str, Any],
+    objectives: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> None:
     """Raise `ConfigError` for a plug-in that is not installed or an option that it refuses."""
     with _quiet():
         for name, options in trackers.items():
             TRACKERS.create(name, options)
         for name, table in evaluators.items():
             EVALUATORS.create(name, EvaluatorConfig.model_validate(table).options)
+        for name, options in objectives.items():
+            OBJECTIVES.create(name, options)
 
 
 def track(

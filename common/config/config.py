@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from common import urls
+from common.config.section import NonNegativeFloat, PositiveFloat, PositiveInt, Section
+from common.config.simulation import SimulationConfig
 from common.protocol.fields import (
     ROW_KINDS,
     BatchSize,
@@ -31,7 +33,14 @@ from common.protocol.fields import (
     RunName,
     list_to_tuple,
 )
-from common.protocol.tasks import DpoSettings, KtoSettings, LearnedTurns, LoraSpec, ModelPrecision
+from common.protocol.tasks import (
+    DpoSettings,
+    KtoSettings,
+    LearnedTurns,
+    LoraSpec,
+    ModelPrecision,
+    PluginOptions,
+)
 from common.text import is_one_line
 
 ContributionMode = Literal["loss", "size", "combined", "uniform"]
@@ -41,9 +50,6 @@ RobustRuleName = Literal[
     "none", "cosine-filter", "trimmed-mean", "median", "krum", "multi-krum", "centered-clip"
 ]
 StalenessName = Literal["polynomial", "constant", "hinge", "exponential"]
-PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
-PositiveFloat = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
 def _auto_or_bool(value: Any) -> Any:
@@ -66,12 +72,6 @@ def url_of(kind: urls.UrlKind) -> AfterValidator:
         return text
 
     return AfterValidator(check)
-
-
-class Section(BaseModel):
-    """A frozen table that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class RunConfig(Section):
@@ -185,6 +185,7 @@ class PhaseConfig(Section):
     bad_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 1.0
     turns: LearnedTurns = "all"
+    plugin: Identifier | None = None  # changes how the objective is trained
 
     @property
     def kind(self) -> RowKind:
@@ -290,6 +291,11 @@ class AggregationConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     robust: RobustConfig = RobustConfig()
 
+    @property
+    def weighs_equally(self) -> bool:
+        """Whether all clients count the same, because weights would break or bypass the rule."""
+        return self.cache_updates or self.robust.rule in ("trimmed-mean", "median", "krum")
+
 
 class PrivacyConfig(Section):
     """[privacy]: differential privacy of a client's whole data, which `clip_norm` switches on."""
@@ -394,8 +400,10 @@ class FederationConfig(Section):
     codec: CodecConfig = CodecConfig()
     incremental: IncrementalConfig = IncrementalConfig()
     samples: SamplesConfig = SamplesConfig()
+    simulation: SimulationConfig = SimulationConfig()
     trackers: dict[Identifier, dict[str, Any]] = Field(default_factory=dict)  # options, by name
     evaluators: dict[Identifier, EvaluatorConfig] = Field(default_factory=dict)
+    objectives: dict[Identifier, PluginOptions] = Field(default_factory=dict)  # options, by name
     # Dotted keys and their values while the model hub cannot be reached; see
     # `common.config.loader.apply_offline`.
     offline: Annotated[
@@ -406,6 +414,11 @@ class FederationConfig(Section):
     def kinds(self) -> tuple[RowKind, ...]:
         """The kinds of rows that the plan needs, in the order of its phases."""
         return tuple(dict.fromkeys(phase.kind for phase in self.phase))
+
+    @property
+    def objective_plugins(self) -> tuple[str, ...]:
+        """The names of the plug-ins that change how objectives are trained."""
+        return tuple(dict.fromkeys(phase.plugin for phase in self.phase if phase.plugin))
 
     @property
     def classifies(self) -> bool:

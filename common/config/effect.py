@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from common.config.config import FederationConfig, PhaseConfig, Section
+from common.config.config import FederationConfig, PhaseConfig
 from common.config.rule_effect import of_rule
+from common.config.section import Section
 from common.errors import ConfigError
 from common.protocol.fields import ObjectiveName
 from common.protocol.tasks import LoraSpec
@@ -41,6 +42,8 @@ def check_effect(config: FederationConfig) -> None:
 def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
     for index, phase in enumerate(config.phase):
         yield from _of_phase(f"phase.{index}", phase)
+    for name in config.objectives.keys() - set(config.objective_plugins):
+        yield f"[objectives.{name}] has no effect: no phase has that plug-in", "leave it out"
     yield from _of_model(config)
     if config.data.labels and not config.classifies:
         yield "data.labels has no effect: no phase classifies", "leave it out"

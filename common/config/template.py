@@ -87,6 +87,7 @@ good_weight = 1.0        # kto: weight of good answers; raise it where they are 
 bad_weight = 1.0         # kto: weight of bad answers
 logit_adjustment = 1.0   # classification: correction for a client's class frequencies; 0: off
 turns = "all"            # sft: learn every answer of a conversation, or only the "last"
+# plugin = "focal"       # a plug-in that changes how the objective is trained: docs/extending.md
 
 [schedule]
 concurrency = 4          # limit of tasks in flight; async: no more than live workers
@@ -189,6 +190,36 @@ new_tokens = 40          # limit of an answer's length
 # every = 2              # answer every so many versions; default: an eighth of the plan
 model_mb = 2000          # a base model with larger files is not loaded for samples
 
+[simulation]             # virtual clients, for `fccl simulate` alone: docs/simulation.md
+objective = "training"   # train for real, in virtual time; or "analytic": quadratics, no model
+step_s = 1.0             # seconds of one local step of a client of speed 1
+speed_sigma = 0.0        # speeds are lognormal with this spread, and median 1
+stragglers = 0.0         # share of the clients that are slower by straggler_factor
+straggler_factor = 10.0
+# trace = "trace.csv"    # a line per client instead: client,speed and further columns
+latency_s = 0.05         # of every message
+upload_mbps = 0.0        # megabits per second of a client; 0.0: no limit
+download_mbps = 0.0
+availability = 1.0       # share of the time for which a client's machine is on ...
+available_s = 3600.0     # ... and the mean length of a time for which it is on
+dropout = 0.0            # probability that the answer to a task is lost
+cuts = []                # times without network: [[start, length], ...] in seconds
+faults = []              # of faulty clients: "labels-swapped", "labels-random", "lie-loss",
+                         # "lie-size", "sign-flip", "scale", "noise", "collude"
+faulty = 0.0             # share of the clients that are faulty ...
+faulty_clients = []      # ... or their names
+fault_scale = 1.0        # factor of sign-flip, scale, noise and collude
+autocast = false         # train in bfloat16 where torch deems it safe
+measure_every = 1        # measure every so many versions on held-out rows; 0: never
+measure_rows = 500       # limit of the held-out rows
+# target_loss = 0.3      # stop at this held-out loss
+max_s = 2592000.0        # stop after this time
+dimension = 100          # analytic: number of parameters
+heterogeneity = 1.0      # analytic: spread of the clients' optima
+condition = 10.0         # analytic: condition number of their curvatures
+noise = 0.1              # analytic: standard deviation of a gradient's noise
+size_sigma = 0.0         # analytic: the clients' numbers of rows are lognormal with this spread
+
 [trackers]               # follow the run with TensorBoard, MLflow, ...: docs/extending.md
 # tensorboard.dir="tensorboard"   # [trackers.NAME]: options of a plug-in; needs its extra, here
                          # fccl[tensorboard]
@@ -196,6 +227,9 @@ model_mb = 2000          # a base model with larger files is not loaded for samp
 [evaluators]             # figures of versions by plug-ins, beside the run: docs/extending.md
 # lm-eval={tasks=["arc_easy"],every=4}   # [evaluators.NAME]; without `every` phase ends
                          # and the last version; deadline_s=3600.0: limit for one version
+
+[objectives]             # options of the phases' plug-ins, for the workers: docs/extending.md
+# focal.gamma=2.0        # [objectives.NAME]; every worker needs the plug-in installed
 
 [offline]                # values for a new run while the model hub cannot be reached, e.g.
                          # "model.name"="offline:gpt2-tiny" and "phase.0.lr"=6e-3

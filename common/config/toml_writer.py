@@ -22,7 +22,7 @@ def dump(config: FederationConfig) -> str:
             nested = {k: v for k, v in table.items() if isinstance(v, dict)}
             lines += [f"{k} = {_literal(v)}" for k, v in table.items() if k not in nested]
             for key, inner in nested.items():
-                lines.append(f"[{name}.{key}]")
+                lines.append(f"[{name}.{_key(key)}]")
                 lines += [f"{_key(k)} = {_literal(v)}" for k, v in inner.items()]
             lines.append("")
     return "\n".join(lines)

@@ -53,6 +53,7 @@ class PluginGroup:
 
 TRACKERS = PluginGroup("fccl.trackers", "trackers")
 EVALUATORS = PluginGroup("fccl.evaluators", "evaluators")
+OBJECTIVES = PluginGroup("fccl.objectives", "objectives")
 
 
 def _load(where: str, found: EntryPoint) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -33,7 +33,7 @@ from common.protocol.fields import (
     ShortText,
     list_to_tuple,
 )
-from common.protocol.tasks import BaseRef, LoraSpec, ModelPrecision
+from common.protocol.tasks import BaseRef, LoraSpec, ModelPrecision, ObjectivePlugin
 
 
 class PlannedPhase(Record):
@@ -45,6 +45,7 @@ class PlannedPhase(Record):
     local_epochs: LocalEpochs
     batch_size: BatchSize
     lr: LearningRate
+    plugin: ObjectivePlugin | None = None  # changes how the objective is trained
 
     @property
     def kind(self) -> RowKind:
@@ -114,6 +115,14 @@ class RunPlan(Record):
     lower_ranks: Annotated[
         tuple[PlannedRank, ...], Field(max_length=100), BeforeValidator(list_to_tuple)
     ] = ()
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields without those that sites of earlier releases refuse, where not set."""
+        fields = super().fields()
+        for phase in fields["phases"]:
+            if phase["plugin"] is None:
+                del phase["plugin"]
+        return fields
 
     @property
     def digest(self) -> str:

@@ -138,6 +138,29 @@ def parse_frozen(meta: Mapping[str, str]) -> BlobRef | None:
     return None if text is None else BlobRef.model_validate_json(text)
 
 
+PluginOption = (
+    bool
+    | Annotated[int, Field(ge=-(2**53), le=2**53)]
+    | Annotated[float, Field(allow_inf_nan=False)]
+    | Annotated[str, Field(max_length=200)]
+)
+PluginOptions = Annotated[dict[Identifier, PluginOption], Field(max_length=20)]
+
+
+class ObjectivePlugin(Record):
+    """Plug-in that changes how an objective is trained, as the entry point of another package.
+
+    `learning/objectives/plugins.py` finds it; a worker that does not have it refuses the task.
+    """
+
+    name: Identifier
+    options: PluginOptions = Field(default_factory=dict)
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"{self.name}({values})"
+
+
 class LocalTraining(Record):
     """How a client trains on one task; exactly one of `steps` and `epochs` is above 0.
 
@@ -181,6 +204,7 @@ class TrainTask(Record):
         precision: How the base model is held; None stands for the defaults.
         holdout_budget: Limit of the time for measuring the holdout before and after training, as a
             share of the training time; None measures in any case.
+        plugin: Changes how the objective is trained.
         frozen: Tensors of the adapter that are not trained and stay the same for the whole run, so
             that neither `adapter` nor the update has them (aggregation rule `ffa`).
         refactored: Each version has factors of its own, so that a change of the factors of one
@@ -188,9 +212,9 @@ class TrainTask(Record):
     """
 
     added: ClassVar[frozenset[str]] = frozenset(
-        {"prompt", "layout", "precision", "holdout_budget", "kto"}
+        {"prompt", "layout", "precision", "holdout_budget", "kto", "plugin"}
     )
-    later: ClassVar[frozenset[str]] = frozenset({"frozen", "refactored"})
+    later: ClassVar[frozenset[str]] = frozenset({"frozen", "refactored", "plugin"})
 
     task_id: Identifier
     attempt: AttemptNumber
@@ -211,6 +235,7 @@ class TrainTask(Record):
     layout: Sha256 | None = None
     precision: ModelPrecision | None = None
     holdout_budget: Fraction | None = None
+    plugin: ObjectivePlugin | None = None
     frozen: BlobRef | None = None
     refactored: RefactoredRanks | None = None
     update_codec: CodecName

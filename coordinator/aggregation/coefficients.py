@@ -41,8 +41,13 @@ def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]
         score, client_weight = weights[update.client_id]
         w = client_weight / buffered[update.client_id]
         staleness = state.version - update.base_version
-        s = staleness_factor(staleness, config.staleness_exponent)
-        r = participation_factor(participation[update.client_id], mean)
+        s, r = 1.0, 1.0
+        if not config.cache_updates:  # which holds what late and idle clients sent last
+            s = staleness_factor(
+                *(staleness, config.staleness_exponent),
+                *(config.staleness, config.staleness_threshold),
+            )
+            r = participation_factor(participation[update.client_id], mean)
         coefficient = w * s * r * update.clip * eta
         parts.append(CommitPart(update, staleness, score, w, s, r, coefficient))
     return tuple(parts)

@@ -111,7 +111,12 @@ def _advance(plan: Plan, done: Transition, now: float) -> Transition:
         reason = "every client is quarantined"
         return done.then(FinishRun(complete=False, reason=reason, failed=True))
     done = _then(done, evaluations.issue_evaluations(plan, done.state, now))
-    return done if trained else _then(done, schedule.issue_tasks(plan, done.state, now))
+    if trained:
+        return done
+    done = _then(done, schedule.issue_tasks(plan, done.state, now))
+    # The last open task of a drain may just have been parked, because its site is silent.
+    over = done.state.draining and schedule.drained(plan, done.state, now)
+    return _advance(plan, done, now) if over else done
 
 
 def _then(done: Transition, following: Transition) -> Transition:

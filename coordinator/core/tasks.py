@@ -20,6 +20,7 @@ from common.protocol.tasks import (
     LocalTraining,
     LoraSpec,
     ModelPrecision,
+    ObjectivePlugin,
     PromptSpec,
     RefactoredRanks,
     TrainTask,
@@ -49,6 +50,7 @@ class TaskTemplate:
         holdout_budget: See `TrainTask`; None if the contribution needs the loss on the holdout.
         frozen, refactored: See `TrainTask`.
         clients: Clients with a rank of their own.
+        plugins: Plug-in objectives of the phases, by name.
     """
 
     run: str
@@ -65,6 +67,11 @@ class TaskTemplate:
     frozen: BlobRef | None = None
     refactored: RefactoredRanks | None = None
     clients: Mapping[str, ClientTemplate] = field(default_factory=lambda: MappingProxyType({}))
+    plugins: Mapping[str, ObjectivePlugin] = field(default_factory=lambda: MappingProxyType({}))
+
+    def plugin(self, phase: PhaseConfig) -> ObjectivePlugin | None:
+        """Return what changes how a phase's objective is trained."""
+        return None if phase.plugin is None else self.plugins[phase.plugin]
 
     def rank(self, client_id: str) -> int | None:
         """Return the rank of a client; None if it is that of the versions."""
@@ -139,6 +146,7 @@ def task_message(
         holdout_budget=template.holdout_budget,
         frozen=template.frozen,
         refactored=template.refactored,
+        plugin=template.plugin(phase),
         update_codec=template.update_codec,
         seed=task.seed,
         issued_at=now,

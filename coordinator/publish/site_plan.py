@@ -39,6 +39,7 @@ def site_plan(run: Run, version: int) -> RunPlan:
                 local_epochs=phase.local_epochs,
                 batch_size=phase.batch_size,
                 lr=phase.lr,
+                plugin=template.plugin(phase),
             )
             for phase in run.plan.phases
         ),

@@ -98,8 +98,8 @@ class Journal:
         return journal
 
     @classmethod
-    def open(cls, path: Path) -> Journal:
-        """Open an existing journal.
+    def open(cls, path: Path, *, durable: bool = True) -> Journal:
+        """Open an existing journal; without `durable` a power failure may damage it.
 
         Raises:
             RunError: The file does not exist or is no journal.
@@ -109,6 +109,8 @@ class Journal:
         with translated_errors(path):
             journal = cls(connect(path), path)
             add_missing_tables(journal._db, path)
+            if not durable:
+                journal._db.execute("PRAGMA synchronous = OFF")
         return journal
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ from common.protocol.adapter_frame import adapter_ref
 from common.protocol.fields import RowKind
 from common.protocol.layout import TensorLayout
 from common.protocol.naming import LOCAL_SITE, new_run_id
-from common.protocol.tasks import BaseRef, PromptSpec, parse_frozen, parse_prompt
+from common.protocol.tasks import BaseRef, ObjectivePlugin, PromptSpec, parse_frozen, parse_prompt
 from common.protocol.tensors import Tensors
 from common.protocol.versions import VersionSummary
 from common.run_directory.journal_tables import check_supported
@@ -201,8 +201,13 @@ def set_aside(config: FederationConfig) -> str | None:
         journal.close()
 
 
-def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> Run:
+def open_run(
+    config: FederationConfig, find_base: Callable[[BaseRef], Path], *, durable: bool = True
+) -> Run:
     """Open the run directory that the configuration names; addresses may have changed.
+
+    Without `durable`, as for a simulated run, which starts over after a crash, no write waits for
+    the disk.
 
     Raises:
         ConfigError: A key has another value than the run began with.
@@ -212,7 +217,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     if directory.is_dir():
         with disk_errors(directory):
             tighten(directory)  # a run that an earlier release began
-    journal = Journal.open(directory / "run.db")
+    journal = Journal.open(directory / "run.db", durable=durable)
     meta = journal.meta()
     check_supported(meta, directory)
     config = with_recorded_offline_choice(config, directory)
@@ -223,6 +228,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         config.codec.adapter,
         forms=(forms := adapter_forms(config)),
         schema1="layout" not in meta,
+        durable=durable,
     )
     # Not only when a coordinator starts, because a report may be written without one.
     versions.roll_forward(journal.version_digests())
@@ -297,6 +303,10 @@ def _build_template(
         layout=layout,
         precision=config.model.precision,
         holdout_budget=None if layout is None or measures else config.evaluation.budget,
+        plugins={
+            name: ObjectivePlugin(name=name, options=config.objectives.get(name, {}))
+            for name in config.objective_plugins
+        },
         frozen=parse_frozen(meta),
     )
 

@@ -89,7 +89,10 @@ class StepWriter:
         """
         commits = [action for action in actions if isinstance(action, CommitVersion)]
         new = {
-            c.version: write_version(c, self._run.rule, self._versions, self._spool, now)
+            c.version: write_version(
+                *(c, self._run.rule, self._versions, self._spool, now),
+                begins_phase=c.version - 1 == self._plan.phase_end(c.phase - 1),
+            )
             for c in commits
         }
         described = [event_text.describe(action, before.version, new) for action in actions]

@@ -58,7 +58,8 @@ class Versions:
     """Versions directory of one run.
 
     Files always hold whole versions; `forms` decides what of them is broadcast. `schema1` makes
-    broadcast frames of schema 1, for a run that began with it.
+    broadcast frames of schema 1, for a run that began with it. Without `durable` nothing waits for
+    the disk, so that a power failure may lose what was written.
     """
 
     def __init__(
@@ -69,7 +70,9 @@ class Versions:
         *,
         forms: AdapterForms | None = None,
         schema1: bool = False,
+        durable: bool = True,
     ) -> None:
+        self._sync = sync_path if durable else _write_later
         self._path = path
         self._forms = forms or AdapterForms()
         self._config = json.dumps(adapter_config, indent=2, sort_keys=True)
@@ -106,7 +109,7 @@ class Versions:
             with disk_errors(temporary, RESUME):
                 self._write(temporary, decoded, state)
                 _rename(temporary, self._staged(ref.sha256))
-                sync_path(self._path)
+                self._sync(self._path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)  # also if the same was made before
         return StagedVersion(ref.sha256, ref.nbytes, ranked)
@@ -122,7 +125,7 @@ class Versions:
                 _rename(staged, self.directory(version))
             except FileNotFoundError:
                 return  # a successor has placed it already
-            sync_path(self._path)
+            self._sync(self._path)
 
     def roll_forward(self, journaled: Mapping[int, str]) -> None:
         """Place the journaled versions that a crash left staged; safe in any process, at any time.
@@ -140,10 +143,10 @@ class Versions:
         config.write_text(self._config, encoding="utf-8")
         if state:
             (directory / STATE_FILE).write_bytes(state)
-            sync_path(directory / STATE_FILE)
+            self._sync(directory / STATE_FILE)
         for path in (weights, config):
-            sync_path(path)
-        sync_path(directory)
+            self._sync(path)
+        self._sync(directory)
 
     def read_state(self, version: int) -> Tensors:
         """Return the server's state that was made with a version; empty if there is none.
@@ -221,6 +224,10 @@ class Versions:
 
     def _frame(self, version: int, tensors: Tensors) -> bytes:
         return pack_adapter(version, self._codec, tensors, schema1=self._schema1)
+
+
+def _write_later(path: Path) -> None:
+    """Leave it to the system when the bytes of a file reach the disk."""
 
 
 def _rename(source: Path, target: Path) -> None:

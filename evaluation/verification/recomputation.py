@@ -28,7 +28,7 @@ from common.run_directory.version_files import STATE_FILE, file_names, read_tens
 from coordinator.aggregation.rules.registry import make_rule
 from coordinator.aggregation.rules.rule import Result, Step, WeightedUpdate
 from coordinator.storage.kept_updates import DIRECTORY
-from coordinator.storage.spool import decode_delta
+from coordinator.storage.spool import decode_each_delta
 from coordinator.storage.versions import STAGED, encode_state
 
 FileState = Literal["same", "changed", "absent"]
@@ -129,6 +129,11 @@ class Recomputation:
         if summary.state_sha256 != (codec.digest(state) if state else None):
             problems = (*result.problems, "the server's state is not what its updates make it")
             return Recomputed(result.file, False, problems=problems), None
+        marked = frozenset(update.task_id for update in summary.updates if update.left_out)
+        if marked != made.left_out:
+            names = ", ".join(sorted(marked ^ made.left_out))
+            problems = (*result.problems, f"whether the rule has left out {names} is not recorded")
+            return Recomputed(result.file, False, problems=problems), None
         if found == summary.sha256:
             self._state = number, made.state
             return Recomputed(result.file, True, problems=result.problems), tensors
@@ -167,16 +172,19 @@ class Recomputation:
                 each.base_version,
                 each.coefficient,
                 partial(self._tensors, each, self._rule.update_layout(layout, each.client_id)),
+                each.weight,
+                each.staleness_factor * each.participation_factor * each.clip,
             )
             for each in summary.updates
         ]
-        state = self._read_state(summary.version - 1)
+        begins_phase = self._journal.versions[summary.version - 1].phase != summary.phase
+        state = {} if begins_phase else self._read_state(summary.version - 1)
         step = Step(summary.version, dict(previous), state, updates, self._read_version)
         return self._rule.apply(step)
 
     def _tensors(self, update: UpdateSummary, layout: TensorLayout) -> Iterator[tuple[str, Array]]:
         header, data = self._frame_of(self._updates[update.task_id])
-        yield from decode_delta(header, data, layout).items()
+        yield from decode_each_delta(header, data, layout)
 
     def _read_state(self, number: int) -> Tensors:
         """Return the server's state of a version, from its file unless it was just recomputed.

@@ -41,6 +41,7 @@ class ShardRequest:
     labels: tuple[str, ...]  # empty unless texts are classified
     max_length: int  # in tokens
     prompt: PromptSpec | None = None  # form of rows that are not classified
+    plugin: str = ""  # of the objective, with its options
 
 
 class ClientData:
@@ -79,6 +80,7 @@ class ClientData:
             task.labels,
             task.training.max_length,
             task.prompt,
+            str(task.plugin or ""),
         )
         return self.load(request, objective, tokenizer)
 

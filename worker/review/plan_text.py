@@ -113,9 +113,13 @@ def _phase(phase: PlannedPhase) -> str:
         else f"{phase.local_epochs} passes over the rows, {phase.batch_size} at a time"
     )
     return (
-        f"{phase.objective} from {phase.kind} rows ({FIELDS[phase.kind]}), {phase.versions}"
-        f" versions; a task has {length}, learning rate up to {phase.lr:g}"
+        f"{phase.objective}{_plugin(phase)} from {phase.kind} rows ({FIELDS[phase.kind]}),"
+        f" {phase.versions} versions; a task has {length}, learning rate up to {phase.lr:g}"
     )
+
+
+def _plugin(phase: PlannedPhase) -> str:
+    return "" if phase.plugin is None else f", trained by the plug-in {phase.plugin},"
 
 
 def _names(kind: type[Record]) -> str:

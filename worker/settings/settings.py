@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from common.config.config import Section
+from common.config.section import Section
 from learning.training.memory import MemorySettings
 from worker.settings.accepted_models import check_pattern
 from worker.settings.bandwidth import parse_rate

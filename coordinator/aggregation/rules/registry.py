@@ -7,15 +7,16 @@ from coordinator.aggregation.forms import adapter_forms
 from coordinator.aggregation.rules.factor import FactorRule
 from coordinator.aggregation.rules.ffa import FfaRule
 from coordinator.aggregation.rules.product import ProductRule
+from coordinator.aggregation.rules.pseudo_gradient import PseudoGradientRule
 from coordinator.aggregation.rules.rule import Rule
 
 
 def make_rule(config: FederationConfig) -> Rule:
     """Return the aggregation rule of a run."""
-    match config.aggregation.rule:
-        case "ffa":
-            return FfaRule()
-        case "product":
-            return ProductRule(adapter_forms(config))
-        case _:
-            return FactorRule()
+    aggregation = config.aggregation
+    if aggregation.rule == "product":
+        return ProductRule(adapter_forms(config))
+    rule = FfaRule() if aggregation.rule == "ffa" else FactorRule()
+    if aggregation.optimizer.name != "none" or aggregation.robust.rule != "none":
+        return PseudoGradientRule(rule, aggregation)
+    return rule

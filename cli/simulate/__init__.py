@@ -1,0 +1,1 @@
+"""`fccl simulate`: the coordinator's core in virtual time."""

@@ -1,0 +1,1 @@
+"""The coordinator's core in virtual time, with virtual clients: `fccl simulate`."""

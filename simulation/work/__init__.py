@@ -1,0 +1,1 @@
+"""What virtual clients compute: real training, or an analytic objective."""
