@@ -19,14 +19,13 @@ import torch
 from common.errors import FcclError, RunError
 from common.evaluation.sums import mean_loss
 from common.memory import release_free_memory
-from common.protocol.adapter_form import AdapterForm, pad_factors
 from common.protocol.fields import RowKind
 from common.protocol.kinds import EventKind
 from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Tensors
 from common.run_directory.recorded_run import RecordedRun
+from coordinator.aggregation.candidate import scored_adapters
 from coordinator.aggregation.forms import adapter_forms
-from coordinator.aggregation.rules.factor import aggregate_factors
 from coordinator.core.events import LogEvent, UpdateScore, log_event
 from coordinator.scores_source import ScoreRequest, ScoreSource, no_score
 from coordinator.storage.spool import Spool
@@ -67,14 +66,12 @@ class HeldoutLoss:
         torch.set_num_threads(self._evaluator.compute.threads)
         self._load_rows(self._run.config.phase[0].kind)
 
-    def of_version(self, version: int, rank: int | None = None) -> float:
-        """Return the loss of a version, or of its leading components, computed once."""
+    def of_start(self, version: int, rank: int | None, tensors: Tensors) -> float:
+        """Return the loss of a version, or of its components up to a rank, computed once."""
         key = version, rank
         if key not in self._versions:
             if len(self._versions) >= KNOWN_VERSIONS:
                 del self._versions[min(self._versions, key=lambda known: known[0])]
-            whole = self._run.tensors(version)
-            tensors = pad_factors(AdapterForm(rank=rank).of(whole), whole)
             self._versions[key] = self.of_tensors(tensors, version)
         return self._versions[key]
 
@@ -179,16 +176,16 @@ class UpdateScorer(ScoreSource):
         started = time.perf_counter()
         form = self._forms.of(request.client_id)
         try:
-            whole = self._run.tensors(request.base_version)
-            start = form.of(whole)
-            delta = self._spool.delta(request.upload, TensorLayout.of(start))
+            version = self._run.tensors(request.base_version)
+            layout = form.layout(TensorLayout.of(version))
+            delta = self._spool.delta(request.upload, layout)
         except RunError:
             if self._spool.holds(request.upload):
                 raise
             self._answer(no_score(request))
             return
-        before = self._loss.of_version(request.base_version, form.rank)
-        candidate = whole | pad_factors(aggregate_factors(start, [(request.clip, delta)]), whole)
+        start, candidate = scored_adapters(version, form, request.clip, delta)
+        before = self._loss.of_start(request.base_version, form.rank, start)
         after = self._loss.of_tensors(candidate, request.base_version)
         seconds = time.perf_counter() - started
         self._answer(UpdateScore(request.task_id, before - after, seconds))
