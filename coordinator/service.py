@@ -26,6 +26,7 @@ from common.protocol.feed import Event
 from common.protocol.kinds import EventKind
 from common.protocol.layout import TensorLayout
 from common.store.store import Store
+from coordinator.aggregation.noise import NoiseSeeds, secret_seed
 from coordinator.core import event_text, machine
 from coordinator.core.events import (
     MAX_TEXT,
@@ -110,6 +111,7 @@ class Service:
         delivery: DeliveryPublisher | None = None,
         evaluators: PluginSource | None = None,
         trackers: PluginSource | None = None,
+        noise_seeds: NoiseSeeds = secret_seed,
     ) -> None:
         """Store the arguments; `serve` takes the run over.
 
@@ -130,6 +132,8 @@ class Service:
             delivery: Publisher of the result for invited sites.
             evaluators: Plug-ins that evaluate versions.
             trackers: Plug-ins that follow the figures of the run.
+            noise_seeds: Seeds of the noise of differential privacy; anything but the default is
+                for simulations and tests.
         """
         self._run, self._plan, self._journal = run, run.plan, run.journal
         self._clock, self._on_event, self._access = clock, on_event, access
@@ -139,7 +143,7 @@ class Service:
         spool = Spool(run.directory / "spool")
         self._ingest = Ingest(run.journal, spool)
         candidates = Candidates(run.versions, spool, run.forms)
-        self._writer = StepWriter(run, spool, candidates)
+        self._writer = StepWriter(run, spool, candidates, noise_seeds)
         self._publisher = StorePublisher(run, store, clock, on_event, candidates)
         self._samples, self._samples_file = samples or SamplesSource(), SamplesFile(run.directory)
         if run.plan.aggregation.contribution_source == "cosine":

@@ -305,6 +305,10 @@ class PrivacyConfig(Section):
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     max_versions: PositiveInt | None = None
 
+    @property
+    def enabled(self) -> bool:
+        return self.clip_norm is not None
+
 
 class EvaluationConfig(Section):
     """[evaluation]: how good versions are, on the sites' rows and on the coordinator's."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from common.config.config import FederationConfig, PhaseConfig
+from common.config.privacy_conflicts import privacy_conflicts
 from common.config.rule_effect import of_rule
 from common.config.section import Section
 from common.errors import ConfigError
@@ -34,7 +35,10 @@ _JOINED_SCORES = ("server", "federated", "cosine")
 
 
 def check_effect(config: FederationConfig) -> None:
-    """Raise `ConfigError` for the first setting that has no effect or contradicts another one."""
+    """Raise `ConfigError` for the first setting that has no effect or contradicts another one.
+
+    It is also raised where a setting needs a package that is not installed.
+    """
     for what, remedy in _contradictions(config):
         raise ConfigError(what, remedy)
 
@@ -51,6 +55,7 @@ def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
     yield from _of_evaluation(config)
     yield from _of_contribution(config)
     yield from of_rule(config)
+    yield from privacy_conflicts(config)
     schedule = config.schedule
     if schedule.quorum is not None and schedule.reissue != "commit":
         yield (

@@ -69,6 +69,21 @@ class PlannedRank(Record):
     layout: Sha256
 
 
+class PlannedPrivacy(Record):
+    """Differential privacy of clients: `common/privacy.py` explains it.
+
+    Attributes:
+        clip_norm: C, the largest norm of an update.
+        noise_multiplier: z, standard deviation of the noise of a sum of updates, divided by C.
+        max_versions: The most versions that a client takes part in; None without a limit.
+    """
+
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    noise_multiplier: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    max_versions: Count | None = None
+
+
 class RunPlan(Record):
     """Coordinator → site: what a run asks of a site, and what leaves its machine.
 
@@ -85,9 +100,10 @@ class RunPlan(Record):
         evaluation: None if sites evaluate nothing.
         frozen_bytes: Size of the tensors that a site fetches once, because they are not trained.
         lower_ranks: Adapters of clients with a rank of their own; sizes are those of `lora`.
+        privacy: None without differential privacy.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"frozen_bytes", "lower_ranks"})
+    later: ClassVar[frozenset[str]] = frozenset({"frozen_bytes", "lower_ranks", "privacy"})
 
     run: RunId
     name: RunName
@@ -115,6 +131,7 @@ class RunPlan(Record):
     lower_ranks: Annotated[
         tuple[PlannedRank, ...], Field(max_length=100), BeforeValidator(list_to_tuple)
     ] = ()
+    privacy: PlannedPrivacy | None = None
 
     def fields(self) -> dict[str, Any]:
         """Return the fields without those that sites of earlier releases refuse, where not set."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,6 +19,7 @@ from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import RunError, UnknownKeyError
 from common.evaluation.federated import best_of_run, federated_evaluations
+from common.privacy import PrivacySpending, spending_of
 from common.protocol.evaluations import EvaluatorFigures
 from common.protocol.feed import Event
 from common.protocol.fields import RowKind
@@ -110,6 +112,13 @@ class RecordedRun:
     def total_versions(self) -> int:
         """The number of versions in the plan, without version 0."""
         return self.phase_ends[-1]
+
+    def privacy(self, version: int) -> PrivacySpending | None:
+        """Return what was spent of a client's privacy up to a version; None without it."""
+        made = [each for each in self.versions if each.version <= version]
+        shares = Counter(update.client_id for each in made for update in each.updates)
+        most = max(shares.values(), default=0)
+        return spending_of(self.config.privacy, most, self.phase_ends[-1] - version)
 
     def version_directory(self, version: int) -> Path:
         """Return the directory of a version, which need not exist."""

@@ -67,6 +67,7 @@ class UpdateJournal:
         updates: Accepted updates, in the order of acceptance.
         receipts: State of the receipt of each closed task.
         scores: Scores that clients cannot inflate, by task.
+        noise_seeds: Seed of the noise of each version that has noise.
     """
 
     directory: Path
@@ -80,6 +81,7 @@ class UpdateJournal:
     updates: tuple[JournaledUpdate, ...]
     receipts: Mapping[str, str]
     scores: Mapping[str, float]
+    noise_seeds: Mapping[int, bytes]
 
 
 def read_update_journal(directory: Path) -> UpdateJournal:
@@ -96,7 +98,7 @@ def read_update_journal(directory: Path) -> UpdateJournal:
     with journal.translated_errors(path), journal.open_journal(path) as db:
         meta = dict(db.execute("SELECT key, value FROM meta"))
         versions = db.execute("SELECT version, summary FROM version ORDER BY version")
-        scored = journal.has_table(db, "score")
+        scored, noisy = (journal.has_table(db, name) for name in ("score", "noise_seed"))
         run = UpdateJournal(
             directory=directory,
             config=config,
@@ -111,6 +113,7 @@ def read_update_journal(directory: Path) -> UpdateJournal:
             updates=tuple(_updates(db)),
             receipts=dict(db.execute("SELECT task_id, state FROM receipt").fetchall()),
             scores=dict(db.execute("SELECT task_id, score FROM score")) if scored else {},
+            noise_seeds=dict(db.execute("SELECT version, seed FROM noise_seed")) if noisy else {},
         )
     if not run.versions:
         raise RunError(f"{path} has no version yet", "wait until the run has begun")

@@ -47,14 +47,21 @@ def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]
                 *(staleness, config.staleness_exponent),
                 *(config.staleness, config.staleness_threshold),
             )
-            r = participation_factor(participation[update.client_id], mean)
+            own = participation[update.client_id]
+            r = 1.0 if plan.privacy.enabled else participation_factor(own, mean)
         coefficient = w * s * r * update.clip * eta
         parts.append(CommitPart(update, staleness, score, w, s, r, coefficient))
     return tuple(parts)
 
 
 def _client_weights(plan: Plan, state: CoordinatorState) -> dict[str, tuple[float, float]]:
-    """Return score and weight of each client in the buffer."""
+    """Return score and weight of each client in the buffer.
+
+    With differential privacy all weights are 1/K, whatever the others claim and however many they
+    are: `coordinator/aggregation/rules/private.py`.
+    """
+    if plan.privacy.enabled:
+        return {update.client_id: (1.0, 1 / plan.schedule.buffer) for update in state.buffer}
     newest: dict[str, ContributionStats] = {u.client_id: u.stats for u in state.buffer}
     measured = _measured(state)
     if len(newest) > 1:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from common.protocol.kinds import RejectionKind
 from coordinator.aggregation.coefficients import compute_parts
-from coordinator.core import scores
+from coordinator.core import privacy, scores
 from coordinator.core.evaluations import running_by_site
 from coordinator.core.events import CloseTask, CommitVersion, IssueTask, Rejection
 from coordinator.core.leases import reissue_expired
@@ -151,6 +151,7 @@ def _next_clients(plan: Plan, state: CoordinatorState) -> Iterator[str]:
     needed = _tasks_needed(plan, state, total)
     busy = {task.client_id for task in state.tasks.values()}
     free = [client for client in eligible_clients(plan, state) if client not in busy]
+    free = privacy.without_spent(plan, state, free)
     alone = sole_contributor(plan, state)
     if alone is not None and len(state.buffer) >= plan.schedule.buffer:
         free = [client for client in free if client != alone]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
+from common.config.config import AggregationConfig, PhaseConfig, PrivacyConfig, ScheduleConfig
 from common.protocol.fields import RowKind
 from common.protocol.updates import ContributionStats
 
@@ -65,6 +65,7 @@ class Plan:
     clients: Mapping[str, Client]
     evaluation: EvaluationPlan = EvaluationPlan()
     min_clients: int = 1  # live ones; below that nothing is issued or committed
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     @property
     def total_versions(self) -> int:

@@ -146,6 +146,7 @@ def task_message(
         holdout_budget=template.holdout_budget,
         frozen=template.frozen,
         refactored=template.refactored,
+        clip_norm=plan.privacy.clip_norm,
         plugin=template.plugin(phase),
         update_codec=template.update_codec,
         seed=task.seed,

@@ -5,9 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 
+from common.config.config import PrivacyConfig
 from common.protocol import codec
 from common.protocol.layout import TensorLayout
-from common.protocol.run_plan import PlannedEvaluation, PlannedPhase, PlannedRank, RunPlan
+from common.protocol.run_plan import (
+    PlannedEvaluation,
+    PlannedPhase,
+    PlannedPrivacy,
+    PlannedRank,
+    RunPlan,
+)
 from coordinator.storage.run import Run
 
 
@@ -60,4 +67,16 @@ def site_plan(run: Run, version: int) -> RunPlan:
             PlannedRank(lora=each.lora, layout=each.layout)
             for each in sorted(set(template.clients.values()), key=lambda each: each.rank)
         ),
+        privacy=_privacy(config.privacy),
+    )
+
+
+def _privacy(settings: PrivacyConfig) -> PlannedPrivacy | None:
+    if settings.clip_norm is None:
+        return None
+    return PlannedPrivacy(
+        clip_norm=settings.clip_norm,
+        noise_multiplier=settings.noise_multiplier,
+        delta=settings.delta,
+        max_versions=settings.max_versions,
     )

@@ -28,6 +28,7 @@ def write_version(
     now: float,
     *,
     begins_phase: bool = False,
+    noise_seed: bytes = b"",
 ) -> VersionSummary:
     """Compute a version, stage its files durably, and return the summary for the journal.
 
@@ -37,7 +38,7 @@ def write_version(
         RunError: An update cannot be read, the result is not finite, or the disk refused.
     """
     state = {} if begins_phase else versions.read_state(commit.version - 1)
-    made = _aggregate(commit, rule, versions, spool, state)
+    made = _aggregate(commit, rule, versions, spool, state, noise_seed)
     new_state, left_out = encode_state(made.state), made.left_out
     tensors = made.tensors
     del made, state
@@ -60,7 +61,12 @@ def write_version(
 
 
 def _aggregate(
-    commit: CommitVersion, rule: Rule, versions: Versions, spool: Spool, state: Tensors
+    commit: CommitVersion,
+    rule: Rule,
+    versions: Versions,
+    spool: Spool,
+    state: Tensors,
+    noise_seed: bytes,
 ) -> Result:
     """Apply the rule to the current version and the updates, which it reads from the spool."""
     newest = commit.version - 1
@@ -70,7 +76,7 @@ def _aggregate(
         _weighted(part, rule.update_layout(layout, part.update.client_id), spool)
         for part in commit.parts
     ]
-    return rule.apply(Step(commit.version, current, state, updates, versions.read))
+    return rule.apply(Step(commit.version, current, state, updates, versions.read, noise_seed))
 
 
 def _weighted(part: CommitPart, layout: TensorLayout, spool: Spool) -> WeightedUpdate:

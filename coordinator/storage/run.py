@@ -283,6 +283,7 @@ def build_plan(
             available=not schema1,
         ),
         config.min_clients,
+        config.privacy,
     )
 
 

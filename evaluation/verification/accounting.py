@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from common.protocol.versions import UpdateSummary, VersionSummary
 from common.run_directory.update_journal import JournaledUpdate, UpdateJournal
-from coordinator.aggregation.clip import clip_factor, norm_limit
+from coordinator.aggregation.clip import clip_factor, clip_limit
 from coordinator.aggregation.coefficients import compute_parts
 from coordinator.core.events import CommitPart, CommitVersion
 from coordinator.core.state import BufferedUpdate, CoordinatorState, Plan
@@ -122,10 +122,8 @@ def _replay(
 
 
 def _clip(plan: Plan, state: CoordinatorState, update: JournaledUpdate) -> float:
-    limit = norm_limit(state.norms, plan.aggregation.clip)
-    if limit is None or plan.aggregation.over_norm != "clip":
-        return 1.0
-    return clip_factor(update.norm, limit)
+    limit = clip_limit(state.norms, plan.aggregation, plan.privacy)
+    return 1.0 if limit is None else clip_factor(update.norm, limit)
 
 
 def _differences(part: CommitPart, recorded: UpdateSummary) -> Iterator[str]:

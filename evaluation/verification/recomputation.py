@@ -144,7 +144,10 @@ class Recomputation:
         return Recomputed(result.file, False, problems=(*result.problems, problem)), None
 
     def _missing_updates(self, summary: VersionSummary) -> str:
-        """Return why the updates of a version are not there; empty if all are."""
+        """Return why the updates of a version, or its noise, are not there; empty if all are."""
+        private = self._journal.config.privacy.enabled
+        if private and summary.version not in self._journal.noise_seeds:
+            return "its noise was not kept"
         for each in summary.updates:
             update = self._updates.get(each.task_id)
             if update is None or update.kept is None:
@@ -179,7 +182,8 @@ class Recomputation:
         ]
         begins_phase = self._journal.versions[summary.version - 1].phase != summary.phase
         state = {} if begins_phase else self._read_state(summary.version - 1)
-        step = Step(summary.version, dict(previous), state, updates, self._read_version)
+        seed = self._journal.noise_seeds.get(summary.version, b"")
+        step = Step(summary.version, dict(previous), state, updates, self._read_version, seed)
         return self._rule.apply(step)
 
     def _tensors(self, update: UpdateSummary, layout: TensorLayout) -> Iterator[tuple[str, Array]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from coordinator.aggregation.noise import reproducible_seeds
 from coordinator.core import machine
 from coordinator.core.events import (
     Action,
@@ -62,7 +63,8 @@ class VirtualCoordinator:
         self.finished: FinishRun | None = None
         self._run, self._clock, self._compute_scores = run, clock, compute_scores
         self._on_task, self._on_step = on_task, on_step
-        self._writer = StepWriter(run, spool, self.candidates)
+        seeds = reproducible_seeds(run.config.run.seed)
+        self._writer = StepWriter(run, spool, self.candidates, seeds)
 
     def start(self) -> None:
         """Take the run over at version 0."""

@@ -47,6 +47,7 @@ def _differences(plan: RunPlan, task: TrainTask | EvalTask) -> Iterator[tuple[st
             ("steps", training.steps, phase.local_steps),
             ("epochs", training.epochs, phase.local_epochs),
             ("batch_size", training.batch_size, phase.batch_size),
+            ("clip_norm", task.clip_norm, plan.privacy.clip_norm if plan.privacy else None),
             ("plugin", task.plugin, phase.plugin),
         ]
         if training.lr > phase.lr * _ROUNDING:

@@ -6,6 +6,7 @@ from common.config.config import FederationConfig
 from coordinator.aggregation.forms import adapter_forms
 from coordinator.aggregation.rules.factor import FactorRule
 from coordinator.aggregation.rules.ffa import FfaRule
+from coordinator.aggregation.rules.private import PrivateRule
 from coordinator.aggregation.rules.product import ProductRule
 from coordinator.aggregation.rules.pseudo_gradient import PseudoGradientRule
 from coordinator.aggregation.rules.rule import Rule
@@ -16,7 +17,15 @@ def make_rule(config: FederationConfig) -> Rule:
     aggregation = config.aggregation
     if aggregation.rule == "product":
         return ProductRule(adapter_forms(config))
-    rule = FfaRule() if aggregation.rule == "ffa" else FactorRule()
+    rule: Rule = FfaRule() if aggregation.rule == "ffa" else FactorRule()
     if aggregation.optimizer.name != "none" or aggregation.robust.rule != "none":
-        return PseudoGradientRule(rule, aggregation)
-    return rule
+        rule = PseudoGradientRule(rule, aggregation)
+    return _with_noise(rule, config) if config.privacy.enabled else rule
+
+
+def _with_noise(rule: Rule, config: FederationConfig) -> Rule:
+    privacy, aggregation = config.privacy, config.aggregation
+    assert privacy.clip_norm is not None  # enabled
+    eta = aggregation.server_lr if aggregation.optimizer.name == "none" else 1.0
+    deviation = eta * privacy.noise_multiplier * privacy.clip_norm / config.schedule.buffer
+    return PrivateRule(rule, deviation)
