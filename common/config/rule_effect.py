@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from common.config.config import FederationConfig
-from common.protocol import codec
 from common.protocol.adapter_form import lora_of_rank
+from common.protocol.fields import FEEDBACK_CODECS
 
 _RULE = "aggregation.rule"
 _ONE_RANK = {
@@ -85,13 +85,7 @@ def _of_product(config: FederationConfig) -> Iterator[tuple[str, str]]:
             f" nothing {why}",
             f'choose another source, or set {_RULE} = "ffa"',
         )
-    if config.privacy.clip_norm is not None:
-        yield (
-            "privacy.clip_norm limits changes of factors, which bound no change of the model"
-            f" {why}",
-            f'set {_RULE} = "ffa"',
-        )
-    if update in codec.NEEDS_FEEDBACK:
+    if update in FEEDBACK_CODECS:
         yield (
             f'codec.update = "{update}" adds what was lost of earlier changes of factors, which'
             f" means nothing {why}",
