@@ -48,6 +48,11 @@ def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
         yield from _of_phase(f"phase.{index}", phase)
     for name in config.objectives.keys() - set(config.objective_plugins):
         yield f"[objectives.{name}] has no effect: no phase has that plug-in", "leave it out"
+    for name in config.aggregators.keys() - {config.aggregation.rule}:
+        yield (
+            f"[aggregators.{name}] has no effect: aggregation.rule is {config.aggregation.rule}",
+            "leave it out",
+        )
     yield from _of_model(config)
     if config.data.labels and not config.classifies:
         yield "data.labels has no effect: no phase classifies", "leave it out"
