@@ -59,12 +59,10 @@ def _of_steps(config: FederationConfig) -> Problems:
         "aggregation.cache_updates": aggregation.cache_updates,
     }
     for what, used in steps.items():
-        if used and rule not in ("factor", "ffa"):
-            why = "makes the whole step itself"
-            if rule in BUILT_IN_RULES:
-                why = "gives every version factors of its own, whose deltas cannot be compared"
+        if used and rule not in BUILT_IN_RULES:  # `rule_effect` has those of `product`
             yield (
-                f'{what} cannot be combined with aggregation.rule = "{rule}", which {why}',
+                f'{what} cannot be combined with aggregation.rule = "{rule}", a plug-in, which makes'
+                " the whole step itself",
                 'leave it out, or set aggregation.rule to "factor" or "ffa"',
             )
     if aggregation.cache_updates and robust != "none":

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from common.config.aggregation_effect import aggregation_problems, changed_keys
 from common.config.config import FederationConfig, PhaseConfig
 from common.config.privacy_conflicts import privacy_conflicts
+from common.config.rule_effect import of_rule
 from common.errors import ConfigError
 from common.protocol.fields import ObjectiveName
 from common.protocol.tasks import LoraSpec
@@ -59,6 +60,7 @@ def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
     yield from _of_evaluation(config)
     yield from _of_contribution(config)
     yield from aggregation_problems(config)
+    yield from of_rule(config)
     yield from privacy_conflicts(config)
     schedule = config.schedule
     if schedule.quorum is not None and schedule.reissue != "commit":
