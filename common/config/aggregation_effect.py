@@ -61,8 +61,8 @@ def _of_steps(config: FederationConfig) -> Problems:
     for what, used in steps.items():
         if used and rule not in BUILT_IN_RULES:  # `rule_effect` has those of `product`
             yield (
-                f'{what} cannot be combined with aggregation.rule = "{rule}", a plug-in, which makes'
-                " the whole step itself",
+                f'{what} cannot be combined with aggregation.rule = "{rule}", a plug-in, which'
+                " makes the whole step itself",
                 'leave it out, or set aggregation.rule to "factor" or "ffa"',
             )
     if aggregation.cache_updates and robust != "none":
