@@ -5,10 +5,9 @@ They are computed at once, and take no virtual time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from common.protocol.layout import TensorLayout
-from common.protocol.tensors import Tensors
 from coordinator.aggregation.rules.factor import aggregate_factors
 from coordinator.core.events import LogEvent, UpdateScore
 from coordinator.core.state import BufferedUpdate
@@ -17,9 +16,7 @@ from coordinator.scores_source import ScoreRequest
 from coordinator.storage.spool import Spool
 from coordinator.storage.versions import Versions
 from simulation.driver.coordinator import ComputeScores
-
-LossOf = Callable[[Tensors, int], float]
-"""Returns the held-out loss of tensors that were trained from a version."""
+from simulation.work.parts import LossOf
 
 
 def no_scores(
