@@ -42,7 +42,7 @@ from simulation.driver.machine import Job, Machine, MachineHooks
 from simulation.driver.memory_spool import MemorySpool
 from simulation.population.client import VirtualClient
 from simulation.population.streams import Streams
-from simulation.records import Measurement, append_measurement
+from simulation.records import INTERRUPTED, Measurement, append_measurement
 from simulation.work.parts import Heldout
 from simulation.work.work import Work
 from worker.site_task import SiteTask
@@ -150,7 +150,7 @@ class Simulator:
         self._pulse()
         while self.coordinator.finished is None:
             if stop.is_set():
-                self._end("interrupted")
+                self._end(INTERRUPTED)
             elif self.clock.next_time() > self._config.max_s:
                 self._end(f"simulation.max_s of {self._config.max_s:g} s is over")
             else:
