@@ -63,8 +63,16 @@ def check_simulation(config: FederationConfig) -> None:
             "data.clients = 0 leaves all rows at the sites, but a simulation has none",
             "set data.clients to the number of virtual clients",
         )
+    if config.min_clients > config.data.clients:
+        raise ConfigError(
+            f"schedule.min_clients is {config.min_clients}, but the run has"
+            f" {config.data.clients} clients",
+            "lower it, or raise data.clients",
+        )
     if is_analytic(config):
         check_analytic(config)
+    names = [f"client_{i}" for i in range(config.data.clients)]
+    make_population(config.simulation, names, Streams(config.run.seed))  # checks the trace
 
 
 def is_analytic(config: FederationConfig) -> bool:

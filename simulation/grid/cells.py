@@ -26,7 +26,7 @@ class Cell:
     """One simulated run of a grid."""
 
     case: str
-    settings: Mapping[str, Any]  # by dotted key
+    settings: Mapping[str, Any]  # values of the axes, by dotted key
     config: FederationConfig
 
     @property
@@ -50,10 +50,11 @@ def make_cells(config: FederationConfig, grid: Grid, folder: Path) -> list[Cell]
         ConfigError: A key or a value is wrong, or two cells are equal.
     """
     cells: dict[str, Cell] = {}
-    for case, settings in grid.combinations():
-        where = f"grid cell {case or ', '.join(f'{k}={v}' for k, v in settings.items())}"[:120]
+    for case, axes in grid.combinations():
+        values = ", ".join(f"{key}={value}" for key, value in axes.items())
+        where = f"grid cell {case.name} {values}".replace("  ", " ")[:120]
         table = config.model_dump(mode="json")
-        for key, value in settings.items():
+        for key, value in {**case.settings, **axes}.items():
             if key.startswith("run.") and key.removeprefix("run.") in _PLACE:
                 raise ConfigError(f"{where}: a grid sets {key} itself", "leave it out")
             set_key(table, key, value, f"{where}: {key}")
@@ -66,7 +67,7 @@ def make_cells(config: FederationConfig, grid: Grid, folder: Path) -> list[Cell]
             parsed = loader.parse(table, where)
         if digest in cells:
             raise ConfigError(f"{where}: equal to another cell", "leave one of them out")
-        cells[digest] = Cell(case, settings, parsed)
+        cells[digest] = Cell(case.name, axes, parsed)
     return list(cells.values())
 
 

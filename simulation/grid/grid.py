@@ -53,12 +53,11 @@ class Grid:
             size *= len(values)
         return size
 
-    def combinations(self) -> Iterator[tuple[str, Settings]]:
-        """Yield the name of the case, and the values of the axes with those of the case."""
+    def combinations(self) -> Iterator[tuple[Case, Settings]]:
+        """Yield each case with each combination of the axes' values, which come on top of it."""
         for case in self.cases or [Case("", {})]:
             for values in itertools.product(*self.axes.values()):
-                axes = dict(zip(self.axes, values, strict=True))
-                yield case.name, {**case.settings, **axes}
+                yield case, dict(zip(self.axes, values, strict=True))
 
 
 def read_grid(arguments: Sequence[str]) -> Grid:
