@@ -155,9 +155,9 @@ def _make_simulator(
     def compute_scores(spool: MemorySpool) -> ComputeScores:
         match run.plan.aggregation.contribution_source:
             case "cosine":
-                return cosine_scores(run.versions, spool)
+                return cosine_scores(run.versions, spool, run.rule)
             case "server":
-                return server_scores(run.versions, spool, parts.loss_of)
+                return server_scores(run.versions, spool, run.forms, parts.loss_of)
         return no_scores
 
     return Simulator(

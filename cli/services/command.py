@@ -38,6 +38,7 @@ from common.config.config import FederationConfig
 from common.errors import ConfigError, FcclError
 from common.start_lock import only_start
 from common.store.store import connect
+from common.text import one_line
 from common.urls import BROKER, HTTP, STORE, ServerUrl, parse_url
 
 AMQP_PORT, REDIS_PORT, MANAGEMENT_PORT = 5672, 6379, 15672
@@ -160,7 +161,8 @@ def _start_both(both: tuple[Server, ...]) -> dict[str, ProcessRecord]:
     try:
         for server in both:
             if (record := _running(server)) is not None:
-                servers.start(server)  # an earlier `up` may have been killed before it was ready
+                # An earlier `up` may have been killed before it was ready.
+                servers.start(server, on_log=_print_log)
                 click.echo(f"{server.name} runs already (process {record.processes[-1].pid})")
                 continue
             started.append(server)
@@ -178,10 +180,14 @@ def _start(server: Server) -> None:
     if not console.is_terminal:
         click.echo(text)
     with console.status(text) as status:
-        servers.start(server, lambda seconds: status.update(f"{text} {seconds:.0f} s"))
+        servers.start(server, lambda seconds: status.update(f"{text} {seconds:.0f} s"), _print_log)
     click.echo(
         f"{server.name} is ready (process {load(record_path(server.home)).processes[-1].pid})"
     )
+
+
+def _print_log(line: str) -> None:
+    click.echo(f"  {one_line(line)}", err=True)
 
 
 @command.command()

@@ -75,35 +75,42 @@ def record_path(home: Path) -> Path:
     return home / "processes.json"
 
 
-def start(server: Server, on_wait: Callable[[float], None] = lambda seconds: None) -> None:
+def start(
+    server: Server,
+    on_wait: Callable[[float], None] = lambda seconds: None,
+    on_log: Callable[[str], None] = lambda line: None,
+) -> None:
     """Start a server unless it runs already, and return when it accepts a login.
 
-    `on_wait` is called repeatedly with the number of seconds that it has taken.
+    Args:
+        server: The server.
+        on_wait: Called repeatedly with the number of seconds that it has taken.
+        on_log: Called with the last lines of the server's log if it does not become ready.
 
     Raises:
-        FcclError: The server did not become ready. The message has the last lines of its log. A
-            server that was started here is stopped again.
+        FcclError: The server did not become ready. If it was started here, it is stopped again.
     """
     if load(record_path(server.home)).alive:
-        _wait(server, on_wait)
+        _wait(server, on_wait, on_log)
         return
     stop(server)  # what is left of an earlier one
     try:
         server.launch()
-        _wait(server, on_wait)
+        _wait(server, on_wait, on_log)
     except BaseException:
         stop(server, signal.SIGKILL)
         raise
 
 
-def _wait(server: Server, on_wait: Callable[[float], None]) -> None:
+def _wait(server: Server, on_wait: Callable[[float], None], on_log: Callable[[str], None]) -> None:
     began = time.monotonic()
     while not server.answers():
         passed = time.monotonic() - began
         if passed > START_SECONDS or not load(record_path(server.home)).alive:
+            for line in _log_tail(server.log):
+                on_log(line)
             raise server.error(
-                f"{server.name} did not become ready:\n{_log_tail(server.log)}",
-                f"the whole log is {server.log}",
+                f"{server.name} did not become ready", f"the whole log is {server.log}"
             )
         on_wait(passed)
         time.sleep(POLL_SECONDS)
@@ -128,12 +135,12 @@ def stop(server: Server, number: signal.Signals = signal.SIGTERM) -> bool:
     return True
 
 
-def _log_tail(log: Path) -> str:
+def _log_tail(log: Path) -> list[str]:
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return "(no log)"
-    return "\n".join(f"  {line}" for line in text.splitlines()[-TAIL_LINES:])
+        return ["(no log)"]
+    return text.splitlines()[-TAIL_LINES:]
 
 
 def make_home(home: Path) -> None:

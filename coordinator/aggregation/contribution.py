@@ -151,7 +151,7 @@ def _scores(
 ) -> list[float]:
     source, mode, raw = (
         config.contribution_source,
-        config.contribution_mode,
+        "uniform" if config.weighs_equally else config.contribution_mode,
         config.score_scale == "raw",
     )
     counts = [max(1, s.num_samples) for s in stats.values()]

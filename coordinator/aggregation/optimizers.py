@@ -15,14 +15,10 @@ algorithm 2.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-from common.protocol.tensors import Array
-
-OptimizerName = Literal["none", "momentum", "adagrad", "adam", "yogi"]
-ADAPTIVE: tuple[OptimizerName, ...] = ("adagrad", "adam", "yogi")
+from common.config.config import OptimizerConfig, OptimizerName
+from common.protocol.tensors import Array, Tensors
 
 
 def first_moment(name: OptimizerName, m: Array | None, delta: Array, beta: float) -> Array:
@@ -68,3 +64,30 @@ def optimizer_step(current: Array, m: Array, v: Array | None, rate: float, tau: 
         return current + np.float32(rate) * m
     root: Array = np.sqrt(v)
     return current + np.float32(rate) * m / (root + np.float32(tau))
+
+
+def optimize(
+    config: OptimizerConfig, rate: float, current: Tensors, state: Tensors, delta: Tensors
+) -> tuple[Tensors, Tensors]:
+    """Return the next version's tensors, and the moments for the step after it.
+
+    Args:
+        config: The optimizer; `none` adds η D.
+        rate: η.
+        current: x.
+        state: Moments by "m/NAME" and "v/NAME"; those that are missing begin.
+        delta: D; tensors of x that it does not have stay.
+    """
+    result, moments = dict(current), Tensors()
+    for name, d in delta.items():
+        if config.name == "none":
+            result[name] = current[name] + np.float32(rate) * d
+            continue
+        m = first_moment(config.name, state.get(f"m/{name}"), d, config.beta1)
+        v = None
+        if config.name != "momentum":
+            v = second_moment(config.name, state.get(f"v/{name}"), d, config.beta2, config.tau)
+            moments[f"v/{name}"] = v
+        moments[f"m/{name}"] = m
+        result[name] = optimizer_step(current[name], m, v, rate, config.tau)
+    return result, moments

@@ -10,9 +10,8 @@ Source: Xie, Koyejo, Gupta, "Asynchronous Federated Optimization" (FedAsync, 201
 from __future__ import annotations
 
 import math
-from typing import Literal
 
-StalenessName = Literal["polynomial", "constant", "hinge", "exponential"]
+from common.config.config import StalenessName
 
 
 def staleness_factor(

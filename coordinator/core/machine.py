@@ -23,6 +23,7 @@ from coordinator.core import (
     evaluations,
     membership,
     minimum,
+    privacy,
     schedule,
     scores,
 )
@@ -31,6 +32,7 @@ from coordinator.core.events import (
     AcceptUpdate,
     CloseTask,
     CommandReceived,
+    CommitVersion,
     CoordinatorEvent,
     DiscardMessage,
     DuplicateArrived,
@@ -97,6 +99,9 @@ def _advance(plan: Plan, done: Transition, now: float) -> Transition:
         done = done.then(state=replace(done.state, stopping=True))
     done = _then(done, scores.record_answered(plan, done.state))
     done = _then(done, schedule.commit_if_ready(plan, done.state, now))
+    if _is_spent(plan, done):
+        done = done.then(state=replace(done.state, stopping=True))
+        done = _then(done, schedule.commit_if_ready(plan, done.state, now))
     if not done.state.stopping:
         due = evaluations.due_rounds(plan, done.state, now)
         done = _then(done, evaluations.open_rounds(done.state, due, now))
@@ -104,22 +109,39 @@ def _advance(plan: Plan, done: Transition, now: float) -> Transition:
     if is_complete(plan, done.state, now):
         return done.then(FinishRun(complete=True, reason="the plan is complete"))
     if done.state.stopping:
-        return done.then(FinishRun(complete=False, reason=_stop_reason(done.state)))
+        return done.then(FinishRun(complete=False, reason=_stop_reason(plan, done.state)))
     trained = done.state.version >= plan.total_versions
     # In a run of sites only, others may still join.
-    if not trained and plan.clients and not schedule.eligible_clients(plan, done.state):
+    if not trained and plan.clients and not any(schedule.eligible_clients(plan, done.state)):
         reason = "every client is quarantined"
         return done.then(FinishRun(complete=False, reason=reason, failed=True))
     done = _then(done, evaluations.issue_evaluations(plan, done.state, now))
-    return done if trained else _then(done, schedule.issue_tasks(plan, done.state, now))
+    if trained:
+        return done
+    done = _then(done, schedule.issue_tasks(plan, done.state, now))
+    # The last open task of a drain may just have been parked, because its site is silent.
+    over = done.state.draining and schedule.drained(plan, done.state, now)
+    return _advance(plan, done, now) if over else done
 
 
 def _then(done: Transition, following: Transition) -> Transition:
     return done.then(*following.actions, state=following.state)
 
 
-def _stop_reason(state: CoordinatorState) -> str:
+def _is_spent(plan: Plan, done: Transition) -> bool:
+    """Return whether the run ends because no client has privacy left to spend.
+
+    A run of sites only ends with such a commit, and not when it is resumed: others may still join.
+    """
+    committed = any(isinstance(action, CommitVersion) for action in done.actions)
+    may_end = bool(plan.clients) or committed
+    return may_end and not done.state.stopping and privacy.is_exhausted(plan, done.state)
+
+
+def _stop_reason(plan: Plan, state: CoordinatorState) -> str:
     reason = "drained on request" if state.draining else "stopped on request"
+    if privacy.is_exhausted(plan, state):
+        reason = privacy.exhaustion(plan)
     if not state.buffer:
         return reason
     count = len(state.buffer)

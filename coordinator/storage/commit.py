@@ -12,6 +12,7 @@ from functools import partial
 
 from common.protocol import codec
 from common.protocol.layout import TensorLayout
+from common.protocol.tensors import Tensors
 from common.protocol.versions import UpdateSummary, VersionSummary
 from coordinator.aggregation.rules.rule import Result, Rule, Step, WeightedUpdate
 from coordinator.core.events import CommitPart, CommitVersion
@@ -20,25 +21,36 @@ from coordinator.storage.versions import Versions, encode_state
 
 
 def write_version(
-    commit: CommitVersion, rule: Rule, versions: Versions, spool: Spool, now: float
+    commit: CommitVersion,
+    rule: Rule,
+    versions: Versions,
+    spool: Spool,
+    now: float,
+    *,
+    begins_phase: bool = False,
+    noise_seed: bytes = b"",
 ) -> VersionSummary:
     """Compute a version, stage its files durably, and return the summary for the journal.
+
+    The server's state is forgotten where a phase begins: another objective has other gradients.
 
     Raises:
         RunError: An update cannot be read, the result is not finite, or the disk refused.
     """
-    made = _aggregate(commit, rule, versions, spool)
-    state, left_out = encode_state(made.state), made.left_out
+    state = {} if begins_phase else versions.read_state(commit.version - 1)
+    made = _aggregate(commit, rule, versions, spool, state, noise_seed)
+    new_state, left_out = encode_state(made.state), made.left_out
     tensors = made.tensors
-    del made
-    ref = versions.stage(commit.version, tensors, state)
+    del made, state
+    ref = versions.stage(commit.version, tensors, new_state)
     return VersionSummary(
         version=commit.version,
         phase=commit.phase,
         at=now,
         sha256=ref.sha256,
         nbytes=ref.nbytes,
-        state_sha256=codec.digest(state) if state else None,
+        ranked=ref.ranked,
+        state_sha256=codec.digest(new_state) if new_state else None,
         train_loss=_mean(commit.parts, "avg_loss"),
         holdout_before=_mean(commit.parts, "loss_before"),
         holdout_after=_mean(commit.parts, "loss_after"),
@@ -48,7 +60,14 @@ def write_version(
     )
 
 
-def _aggregate(commit: CommitVersion, rule: Rule, versions: Versions, spool: Spool) -> Result:
+def _aggregate(
+    commit: CommitVersion,
+    rule: Rule,
+    versions: Versions,
+    spool: Spool,
+    state: Tensors,
+    noise_seed: bytes,
+) -> Result:
     """Apply the rule to the current version and the updates, which it reads from the spool."""
     newest = commit.version - 1
     current = versions.read(newest)
@@ -57,8 +76,7 @@ def _aggregate(commit: CommitVersion, rule: Rule, versions: Versions, spool: Spo
         _weighted(part, rule.update_layout(layout, part.update.client_id), spool)
         for part in commit.parts
     ]
-    state = versions.read_state(newest)
-    return rule.apply(Step(commit.version, current, state, updates, versions.read))
+    return rule.apply(Step(commit.version, current, state, updates, versions.read, noise_seed))
 
 
 def _weighted(part: CommitPart, layout: TensorLayout, spool: Spool) -> WeightedUpdate:
@@ -69,6 +87,8 @@ def _weighted(part: CommitPart, layout: TensorLayout, spool: Spool) -> WeightedU
         update.base_version,
         part.coefficient,
         partial(spool.each_tensor, update.upload, layout),
+        part.weight,
+        part.staleness_factor * part.participation_factor * update.clip,
     )
 
 

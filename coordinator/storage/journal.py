@@ -176,6 +176,7 @@ class Journal:
         summaries: Mapping[int, VersionSummary],
         drop_chunks: Sequence[str] = (),
         keep_updates: bool = False,
+        noise_seeds: Mapping[int, bytes] = MappingProxyType({}),
     ) -> None:
         """Record everything that one step changed, in one transaction.
 
@@ -187,16 +188,18 @@ class Journal:
             frames: Task message of each `IssueTask` and `IssueEvaluation`, by task id.
             summaries: Summary of each `CommitVersion`, by version. Its files are staged.
             drop_chunks: Uploads that are complete or rejected with this step.
-            keep_updates: Whether the files of the updates of new versions stay.
+            keep_updates: Whether the files of the updates of new versions stay; if so, the seeds
+                of their noise stay, too.
+            noise_seeds: Seed of the noise of each `CommitVersion` with differential privacy.
         """
         with self._transaction():
             for action in actions:
                 journal_rows.write_action(self._db, action, now, self.epoch, frames, summaries)
-            for client_id, client in after.clients.items():
-                if before.clients.get(client_id) is not client:
-                    journal_rows.put_client(self._db, client_id, client)
+            for client_id in after.clients.changes_since(before.clients)[0]:
+                journal_rows.put_client(self._db, client_id, after.clients[client_id])
             if keep_updates:
                 journal_rows.put_kept_updates(self._db, actions)
+                journal_rows.put_noise_seeds(self._db, noise_seeds)
             self._db.executemany("DELETE FROM chunk WHERE upload = ?", [(u,) for u in drop_chunks])
 
     def put_version(self, summary: VersionSummary) -> None:

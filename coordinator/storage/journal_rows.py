@@ -91,6 +91,14 @@ def put_kept_updates(db: sqlite3.Connection, actions: Iterable[Action]) -> None:
     db.executemany("INSERT INTO kept_update VALUES (?, ?)", rows)
 
 
+def put_noise_seeds(db: sqlite3.Connection, seeds: Mapping[int, bytes]) -> None:
+    """Write from what the noise of versions was drawn: with it, `fccl verify` can recompute them.
+
+    A seed is as secret as the updates, since it takes the noise away from their sum.
+    """
+    db.executemany("INSERT INTO noise_seed VALUES (?, ?)", seeds.items())
+
+
 def put_receipt(
     db: sqlite3.Connection, task_id: str, attempt: int, state: str, reason: str, now: float
 ) -> None:

@@ -37,6 +37,14 @@ def decode_delta(update: Update, data: memoryview, layout: TensorLayout) -> Tens
     return codec.decode(update.codec, layout, data)
 
 
+def decode_each_delta(
+    update: Update, data: memoryview, layout: TensorLayout
+) -> Iterator[tuple[str, Array]]:
+    """Yield names and tensors of an update, one by one; raise as `decode_delta` does."""
+    _check_layout(update, layout)
+    yield from codec.decode_each(update.codec, layout, data)
+
+
 def _check_layout(update: Update, layout: TensorLayout) -> None:
     table = update.tensors
     claimed = update.layout if table is None else layout_of(update.codec, table).digest
@@ -112,9 +120,7 @@ class Spool:
         frame = memoryview(mapped)
         if check:
             _check_digest(upload, frame)
-        update, data = unpack(Update, frame)
-        _check_layout(update, layout)
-        yield from codec.decode_each(update.codec, layout, data)
+        yield from decode_each_delta(*unpack(Update, frame), layout)
 
     def holds(self, upload: str) -> bool:
         """Return whether there is a file of an upload."""

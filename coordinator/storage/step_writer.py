@@ -15,6 +15,7 @@ from common.evaluation.federated import FederatedEvaluation, federated_evaluatio
 from common.protocol.feed import Event
 from common.protocol.versions import VersionSummary
 from common.protocol.wire import pack
+from coordinator.aggregation.noise import NoiseSeeds, secret_seed
 from coordinator.core import event_text, tasks
 from coordinator.core.evaluations import row_limit
 from coordinator.core.events import (
@@ -48,7 +49,14 @@ class WrittenStep:
 class StepWriter:
     """Writer of the steps of one coordinator to the run directory."""
 
-    def __init__(self, run: Run, spool: Spool, candidates: Candidates) -> None:
+    def __init__(
+        self,
+        run: Run,
+        spool: Spool,
+        candidates: Candidates,
+        noise_seeds: NoiseSeeds = secret_seed,
+    ) -> None:
+        self._noise_seeds = noise_seeds
         self._run, self._plan, self._journal = run, run.plan, run.journal
         self._versions, self._spool, self._candidates = run.versions, spool, candidates
         self._kept = KeptUpdates(run.directory, spool)
@@ -88,10 +96,9 @@ class StepWriter:
             RunError: The disk refuses.
         """
         commits = [action for action in actions if isinstance(action, CommitVersion)]
-        new = {
-            c.version: write_version(c, self._run.rule, self._versions, self._spool, now)
-            for c in commits
-        }
+        private = self._plan.privacy.enabled
+        seeds = {c.version: self._noise_seeds(c.version) if private else b"" for c in commits}
+        new = {c.version: self._write_version(c, now, seeds[c.version]) for c in commits}
         described = [event_text.describe(action, before.version, new) for action in actions]
         entries = tuple(entry for entry in described if entry is not None)
         records = tuple(a for a in actions if not isinstance(a, LogEvent)) + entries
@@ -107,6 +114,7 @@ class StepWriter:
                 summaries=new,
                 drop_chunks=[upload] if upload else [],
                 keep_updates=self._run.keep_updates,
+                noise_seeds=seeds if private else {},
             )
         for summary in new.values():  # the row is fenced: from here on the number is its own
             self._versions.place(summary.version, summary.sha256)
@@ -116,7 +124,8 @@ class StepWriter:
     def clean_up(self, actions: Iterable[Action], upload: str, in_use: Set[int]) -> None:
         """Remove the files that a written step has made superfluous.
 
-        `in_use` holds the versions that workers may still fetch.
+        `in_use` holds the versions that workers may still fetch, and those that buffered updates
+        were trained from.
         """
         accepted = {a.update.upload for a in actions if isinstance(a, AcceptUpdate)}
         if upload and upload not in accepted:
@@ -131,6 +140,13 @@ class StepWriter:
         ended = [(each.version, each.phase) for each in actions if isinstance(each, CloseRound)]
         if written.summaries or ended:
             self._jsonl.append(self._journal, written.summaries.values(), ended)
+
+    def _write_version(self, commit: CommitVersion, now: float, seed: bytes) -> VersionSummary:
+        return write_version(
+            *(commit, self._run.rule, self._versions, self._spool, now),
+            begins_phase=commit.version - 1 == self._plan.phase_end(commit.phase - 1),
+            noise_seed=seed,
+        )
 
     def _task_frames(
         self,
@@ -169,7 +185,7 @@ class StepWriter:
             self._run.template,
             evaluation,
             version,
-            self._candidates.ref(scored) if scored else None,
+            tasks.Candidate(scored.client_id, self._candidates.ref(scored)) if scored else None,
             row_limit(self._plan, after, evaluation.client_id, evaluation.phase),
             now,
         )

@@ -40,7 +40,7 @@ def check_analytic(config: FederationConfig) -> None:
 def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
     if any(phase.objective != "sft" for phase in config.phase):
         yield "phases have no objective of their own", "leave phase.objective out"
-    if config.aggregation.rule != "factor":
+    if config.aggregation.rule in ("ffa", "product"):
         yield (
             f'aggregation.rule = "{config.aggregation.rule}" needs the factors of LoRA',
             'set it to "factor"',

@@ -386,7 +386,8 @@ def test_a_coordinator_stopped_within_a_transaction_is_named_and_replaced_once_k
     assert given_up.end() == 7
     assert f"process id {old.pid} on" in given_up.err
     assert f"`kill -KILL {old.pid}` ends it" in given_up.err
-    assert (run.status() or {})["info"]["version"] == run.version()  # readers are not held up
+    # Readers are not held up; the frozen coordinator may not have published its newest version.
+    assert (run.status() or {})["info"]["version"] <= run.version()
     new = run.coordinator("--resume")
     new.says("run.db is locked by")
     old.kill()

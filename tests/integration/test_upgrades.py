@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from common.protocol.invitation import encode
 from tests.fixtures.make import MAIN, check_out
@@ -28,7 +29,10 @@ SLOW_START = 300.0
 def resumed(
     request: pytest.FixtureRequest, tmp_path: Path, rabbitmq: Server, redis_server: Server
 ) -> Iterator[Federation]:
-    """Return what a release left; its servers are gone, and others take their place."""
+    """Return what a release left; its servers are gone, and empty ones take their place."""
+    # Another test may have gone on with the same run: its receipts are not those of this one.
+    with Redis.from_url(redis_server.url) as store:
+        store.flushall()
     run = unpack_release(request.param, tmp_path)
     with commands(tmp_path, variables(tmp_path, rabbitmq, redis_server)) as place:
         found = Federation(tmp_path, place, redis_server.url)

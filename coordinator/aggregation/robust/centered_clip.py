@@ -2,9 +2,8 @@
 
     v ← v + Σ wᵢ min(1, ρ / ‖Δᵢ − v‖) (Δᵢ − v),   Σ wᵢ = 1,   1 to 3 times
 
-v begins with the aggregate of the version before, or 0. The radius is a multiple of the median
-distance, ρ = radius · median ‖Δᵢ − v‖: it needs no unit, and a minority cannot move a median far.
-The paper has a fixed ρ and equal weights.
+v begins with the aggregate of the version before, or 0. Without a radius ρ is the median distance
+‖Δᵢ − v‖, which needs no unit, and which a minority cannot move far. The paper has equal weights.
 
 Source: Karimireddy, He, Jaggi, "Learning from History for Byzantine Robust Optimization" (2021),
 algorithm 2.
@@ -26,7 +25,7 @@ def centered_clip(
     center: Tensors,
     readers: Sequence[TensorReader],
     weights: Sequence[float],
-    radius: float,
+    radius: float | None,
     iterations: int,
 ) -> Tensors:
     """Return the aggregate of the updates; memory does not depend on their number.
@@ -36,12 +35,12 @@ def centered_clip(
     Args:
         center: First v, by name of the tensor.
         weights: wᵢ; they are divided by their sum.
-        radius: ρ in medians of the distances.
+        radius: ρ, as an L2 norm; None is the median distance.
     """
     total = sum(weights)
     for _ in range(iterations):
         distances = [_distance(reader, center) for reader in readers]
-        limit = radius * median(distances)
+        limit = median(distances) if radius is None else radius
         moved = dict(center)
         for reader, weight, distance in zip(readers, weights, distances, strict=True):
             share = np.float32(weight / total * (1.0 if distance <= limit else limit / distance))

@@ -27,6 +27,8 @@ class WeightedUpdate:
             is set; `coordinator/aggregation/coefficients.py` computes it.
         tensors: Begins to read names and tensors of the delta, float32 and in the order of the
             layout; every call begins anew.
+        weight: wᵢ.
+        scale: s(τᵢ) rᵢ cᵢ; robust rules aggregate the deltas times this.
     """
 
     task_id: str
@@ -34,6 +36,8 @@ class WeightedUpdate:
     base_version: int
     coefficient: float
     tensors: Callable[[], Iterator[tuple[str, Array]]]
+    weight: float = 1.0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,10 @@ class Step:
     Attributes:
         version: The version t + 1 that is made.
         current: θ_t, float32 tensors by name; a rule may change the dictionary, not the arrays.
-        state: Server state that was made with version t; empty for version 0.
+        state: Server state that was made with version t; empty for the first step of a phase.
         updates: The buffered updates, in the order in which they were accepted.
         read_version: Returns the tensors of an earlier version that an update was trained from.
+        noise_seed: Secret from which differential privacy draws its noise; empty without it.
     """
 
     version: int
@@ -53,6 +58,7 @@ class Step:
     state: Tensors
     updates: Sequence[WeightedUpdate]
     read_version: Callable[[int], Tensors]
+    noise_seed: bytes = b""
 
 
 @dataclass(frozen=True)

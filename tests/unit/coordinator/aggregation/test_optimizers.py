@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from common.config.config import OptimizerConfig, OptimizerName
 from coordinator.aggregation.optimizers import (
-    OptimizerName,
     first_moment,
+    optimize,
     optimizer_step,
     second_moment,
 )
@@ -63,3 +64,17 @@ def test_results_are_single_precision_and_arguments_stay_untouched() -> None:
     ]
     assert {result.dtype for result in results} == {np.dtype(np.float32)}
     assert (delta, m, v) == (one(3), one(1), one(2))
+
+
+def test_moments_are_kept_by_tensor_and_tensors_without_a_delta_stay() -> None:
+    config = OptimizerConfig(name="adam", beta1=0.5, beta2=0.5, tau=1.0)
+    current = {"A": one(5), "B": one(7)}
+    first, state = optimize(config, 1.0, current, {}, {"B": one(2)})
+    assert state == {"m/B": one(1), "v/B": one(0.5 + 2)}
+    assert first == {"A": one(5), "B": pytest.approx(7 + 1 / (2.5**0.5 + 1))}
+    _, state = optimize(config, 1.0, first, state, {"B": one(0)})
+    assert state == {"m/B": one(0.5), "v/B": one(1.25)}
+
+
+def test_without_an_optimizer_the_step_is_the_delta_at_the_servers_rate() -> None:
+    assert optimize(OptimizerConfig(), 0.5, {"B": one(7)}, {}, {"B": one(2)}) == ({"B": one(8)}, {})

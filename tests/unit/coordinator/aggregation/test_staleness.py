@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 
-from coordinator.aggregation.staleness import StalenessName, staleness_factor
+from common.config.config import StalenessName
+from coordinator.aggregation.staleness import staleness_factor
 
 NAMES = get_args(StalenessName)
 

@@ -118,6 +118,15 @@ def test_a_drain_does_not_wait_for_a_silent_site() -> None:
     assert [a.complete for a in done.actions if isinstance(a, FinishRun)] == [False]
 
 
+def test_a_drain_ends_once_the_last_open_task_is_found_to_wait_for_a_silent_site() -> None:
+    drained = command(alive(CoordinatorState()).state, "drain").state
+    silent = machine.step(PLAN, drained, HeartbeatsRead(()), 1.0).state
+    later = next(iter(silent.tasks.values())).lease_until
+    done = machine.step(PLAN, silent, Tick(), later)
+    assert all(task.parked for task in done.state.tasks.values())
+    assert [a.complete for a in done.actions if isinstance(a, FinishRun)] == [False]
+
+
 def test_a_stop_commits_the_buffer_immediately() -> None:
     state = answer(alive(CoordinatorState()).state).state
     done = command(state, "stop")

@@ -20,13 +20,18 @@ def readers(*values: float) -> list[TensorReader]:
 
 def clip(center: float, *values: float, weights: tuple[float, ...] = (), times: int = 1) -> float:
     found = centered_clip(
-        tensors(center), readers(*values), weights or (1.0,) * len(values), 1.0, times
+        tensors(center), readers(*values), weights or (1.0,) * len(values), None, times
     )
     return float(found["A"][0])
 
 
 def test_a_far_update_moves_the_aggregate_by_the_median_distance_only() -> None:
     assert clip(0, 1, 3, 1000) == pytest.approx((1 + 3 + 3) / 3)
+
+
+def test_a_given_radius_is_a_norm() -> None:
+    found = centered_clip(tensors(0), readers(1, -7), (1.0, 1.0), 2.0, 1)
+    assert found["A"].tolist() == [(1 - 2) / 2, 0]
 
 
 def test_it_starts_from_the_centre() -> None:
