@@ -1,18 +1,20 @@
 """A BERT encoder whose frozen lower layers are computed once, for texts that are known.
 
-Layers below the lowest trained one give the same hidden states in every step. Here each position of
-each text becomes a token of its own, whose embedding is its hidden state. The result is an ordinary
-base model with the upper layers, and rows for it. Both compute the same as before, but for rounding,
-in a fraction of the time. Dropout is off.
+Layers below the lowest trained one give the same hidden states in every step. Here each position
+of each text becomes a token of its own, whose embedding is its hidden state. The result is an
+ordinary base model with the upper layers, and rows for it. Both compute the same as before, but for
+rounding, in a fraction of the time. Dropout is off.
 
 The hidden state is the output w ⊙ n + b of a layer norm. The embedding holds n, whose mean is 0 and
-whose variance is 1, and the layer norm after the embeddings is the same one, so it returns the state.
+whose variance is 1, and the layer norm after the embeddings is the same one, so it returns the
+state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, pre_tokenizers
@@ -36,7 +38,8 @@ def precompute(
         out: Directory to write.
     """
     tokenizer = AutoTokenizer.from_pretrained(model)
-    whole = BertModel.from_pretrained(model).eval()
+    whole: Any = BertModel.from_pretrained(model)
+    whole.eval()
     below = whole.config.num_hidden_layers - layers
     ids = [tokenizer(text, truncation=True, max_length=max_length).input_ids for text in texts]
     norm = whole.encoder.layer[below - 1].output.LayerNorm
@@ -54,9 +57,7 @@ def precompute(
 
 
 @torch.inference_mode()
-def _hidden_states(
-    model: BertModel, ids: Sequence[Sequence[int]], below: int
-) -> list[torch.Tensor]:
+def _hidden_states(model: Any, ids: Sequence[Sequence[int]], below: int) -> list[torch.Tensor]:
     """Return the output of the layer below, for each text as (tokens, hidden size)."""
     states = [torch.empty(0)] * len(ids)
     order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
@@ -74,7 +75,7 @@ def _hidden_states(
     return states
 
 
-def _save(whole: BertModel, layers: int, embeddings: torch.Tensor, out: Path) -> None:
+def _save(whole: Any, layers: int, embeddings: torch.Tensor, out: Path) -> None:
     below = whole.config.num_hidden_layers - layers
     settings = {
         **whole.config.to_dict(),
@@ -83,7 +84,7 @@ def _save(whole: BertModel, layers: int, embeddings: torch.Tensor, out: Path) ->
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }
-    upper = BertModel(BertConfig(**settings))
+    upper: Any = BertModel(BertConfig(**settings))
     norm = whole.encoder.layer[below - 1].output.LayerNorm
     with torch.no_grad():
         upper.embeddings.word_embeddings.weight.copy_(embeddings)
@@ -99,7 +100,8 @@ def _save(whole: BertModel, layers: int, embeddings: torch.Tensor, out: Path) ->
 def _save_tokenizer(vocabulary: dict[str, int], max_length: int, out: Path) -> None:
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106  # no password
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
+    fast: Any = PreTrainedTokenizerFast
+    fast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",  # noqa: S106
         unk_token="[UNK]",  # noqa: S106
