@@ -71,6 +71,7 @@ def make_config(
     aggregation: Mapping[str, object] | None = None,
     evaluation: Mapping[str, object] | None = None,
     keep_updates: bool = False,
+    privacy: Mapping[str, object] | None = None,
     versions: Sequence[int] = (3,),
     **schedule: object,
 ) -> FederationConfig:
@@ -78,6 +79,7 @@ def make_config(
         {
             "aggregation": dict(aggregation or {}),
             "evaluation": dict(evaluation or {}),
+            "privacy": dict(privacy or {}),
             "run": {
                 "name": "r",
                 "dir": str(directory),
