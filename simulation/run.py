@@ -145,10 +145,10 @@ def _make_simulator(
     def compute_scores(spool: MemorySpool) -> ComputeScores:
         match run.plan.aggregation.contribution_source:
             case "cosine":
-                return cosine_scores(run.versions, spool)
+                return cosine_scores(run.versions, spool, run.rule)
             case "server":
                 loss = HeldoutLoss(recorded, evaluator)
-                return server_scores(run.versions, spool, loss.of_tensors)
+                return server_scores(run.versions, spool, run.forms, loss.of_tensors)
         return no_scores
 
     return Simulator(

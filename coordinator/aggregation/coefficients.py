@@ -22,6 +22,7 @@ from coordinator.aggregation.contribution import contribution_weights, single_cl
 from coordinator.aggregation.participation import effective_participation, participation_factor
 from coordinator.aggregation.staleness import staleness_factor
 from coordinator.core.events import CommitPart
+from coordinator.core.index_update import index_of
 from coordinator.core.state import CoordinatorState, Plan
 
 
@@ -33,8 +34,9 @@ def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]
     config = plan.aggregation
     buffered = Counter(update.client_id for update in state.buffer)
     weights = _client_weights(plan, state)
-    participation = effective_participation(state.clients, buffered)
-    mean = sum(participation.values()) / len(participation)
+    index = index_of(plan, state)
+    totals = (index.participants, index.participation)
+    participation, mean = effective_participation(state.clients, buffered, *totals)
     eta = config.server_lr if config.optimizer.name == "none" else 1.0  # else the optimizer's
     parts = []
     for update in state.buffer:

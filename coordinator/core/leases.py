@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from types import MappingProxyType
 from common.protocol.kinds import EventKind
 from coordinator.core.evaluations import restart_deadlines
 from coordinator.core.events import Action, HeartbeatsRead, IssueTask, LogEvent, log_event
+from coordinator.core.index_update import expires_at, index_of, with_index
 from coordinator.core.state import CoordinatorState, OpenTask, Plan
 from coordinator.core.transition import Transition
 
@@ -34,17 +36,18 @@ def renew_leases(
     store_returned = not state.store_up
     if store_returned:
         state = restart_deadlines(state, now)
+    lease_until = now + plan.schedule.lease_s
+    renewed = []
     for task in state.tasks.values():
         site = members[task.client_id].site
         in_training = (site, task.task_id) in named
         if store_returned or in_training or (site in busy_sites and not task.parked):
-            lease_until = now + plan.schedule.lease_s
             parked = task.parked and not in_training
-            state = state.with_task(replace(task, lease_until=lease_until, parked=parked))
+            renewed.append(replace(task, lease_until=lease_until, parked=parked))
+    state = state.with_tasks(renewed)
     for each in state.evaluations.values():
         site = members[each.client_id].site
         if store_returned or (site, each.task_id) in named or site in busy_sites:
-            lease_until = now + plan.schedule.lease_s
             state = state.with_evaluation(replace(each, lease_until=lease_until))
     awake = {signal.site: now for signal in signals if not signal.resting}
     wishes = {(signal.site, client) for signal in signals for client in signal.wishes}
@@ -66,7 +69,9 @@ def reissue_expired(
     A site that rests outside its hours is not silent, but takes no task either. Without `issue`,
     tasks of live sites wait.
     """
-    actions: list[Action] = []
+    state, actions = with_index(plan, state), list[Action]()
+    if not _needs_attention(state, now):
+        return Transition(state)
     members = state.members(plan)
     for task in tuple(state.tasks.values()):
         site = members[task.client_id].site
@@ -92,7 +97,21 @@ def reissue_expired(
         state = state.with_task(again)
         text = f"is issued again, attempt {again.attempt}"
         actions += [IssueTask(again, site), _lease_event(again, text)]
-    return Transition(state, tuple(actions))
+    return Transition(_look_again_later(plan, state), tuple(actions))
+
+
+def _needs_attention(state: CoordinatorState, now: float) -> bool:
+    """Return whether a lease or a deadline may be over, or the site of a parked task is back."""
+    index = state.index
+    assert index is not None
+    alive = state.workers_by_site
+    return now >= index.attention_at or any(site in alive for site in index.parked)
+
+
+def _look_again_later(plan: Plan, state: CoordinatorState) -> CoordinatorState:
+    index = index_of(plan, state)
+    times = (expires_at(plan, task) for task in state.tasks.values() if not task.parked)
+    return state.with_index(replace(index, attention_at=min(times, default=math.inf)))
 
 
 def _lease_event(task: OpenTask, text: str) -> LogEvent:

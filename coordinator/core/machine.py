@@ -112,7 +112,7 @@ def _advance(plan: Plan, done: Transition, now: float) -> Transition:
         return done.then(FinishRun(complete=False, reason=_stop_reason(plan, done.state)))
     trained = done.state.version >= plan.total_versions
     # In a run of sites only, others may still join.
-    if not trained and plan.clients and not schedule.eligible_clients(plan, done.state):
+    if not trained and plan.clients and not any(schedule.eligible_clients(plan, done.state)):
         reason = "every client is quarantined"
         return done.then(FinishRun(complete=False, reason=reason, failed=True))
     done = _then(done, evaluations.issue_evaluations(plan, done.state, now))

@@ -6,11 +6,13 @@ of the journal.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from types import MappingProxyType
 
 from coordinator.core.events import CommitVersion
-from coordinator.core.state import NORM_HISTORY, BufferedUpdate, CoordinatorState, Plan
+from coordinator.core.state import NORM_HISTORY, BufferedUpdate, ClientState, CoordinatorState, Plan
+from coordinator.persistent.ordered_map import OrderedMap
 
 
 def accept_update(
@@ -32,19 +34,25 @@ def apply_commit(plan: Plan, state: CoordinatorState, commit: CommitVersion) -> 
     Losses, scores and norms are forgotten at the end of a phase, because another objective has
     another scale.
     """
-    for part in commit.parts:
-        client = state.client(part.update.client_id)
-        client = replace(client, participation=client.participation + 1)
-        state = state.with_client(part.update.client_id, client)
+    applied = Counter(part.update.client_id for part in commit.parts)
+    clients = state.clients.update(
+        (name, _with_participation(state.client(name), updates))
+        for name, updates in applied.items()
+    )
+    norms = state.norms
     if commit.version == plan.phase_end(commit.phase):
-        clients = {
-            name: replace(client, last_stats=None, last_score=None)
-            for name, client in state.clients.items()
-        }
-        state = replace(state, norms=(), clients=MappingProxyType(clients))
+        norms, clients = (
+            (),
+            OrderedMap(
+                (name, replace(client, last_stats=None, last_score=None))
+                for name, client in clients.items()
+            ),
+        )
     return replace(
         state,
         version=commit.version,
+        clients=clients,
+        norms=norms,
         buffer=(),
         round_issued=False,
         scores=MappingProxyType({}),
@@ -53,3 +61,7 @@ def apply_commit(plan: Plan, state: CoordinatorState, commit: CommitVersion) -> 
         answers=MappingProxyType({}),
         full_at=0.0,
     )
+
+
+def _with_participation(client: ClientState, updates: int) -> ClientState:
+    return replace(client, participation=client.participation + updates)

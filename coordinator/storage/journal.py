@@ -195,9 +195,8 @@ class Journal:
         with self._transaction():
             for action in actions:
                 journal_rows.write_action(self._db, action, now, self.epoch, frames, summaries)
-            for client_id, client in after.clients.items():
-                if before.clients.get(client_id) is not client:
-                    journal_rows.put_client(self._db, client_id, client)
+            for client_id in after.clients.changes_since(before.clients)[0]:
+                journal_rows.put_client(self._db, client_id, after.clients[client_id])
             if keep_updates:
                 journal_rows.put_kept_updates(self._db, actions)
                 journal_rows.put_noise_seeds(self._db, noise_seeds)

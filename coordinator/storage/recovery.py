@@ -15,7 +15,6 @@ memory after every step of federations in which anything happens, in any order.
 from __future__ import annotations
 
 from dataclasses import replace
-from types import MappingProxyType
 
 from common.protocol.updates import ContributionStats
 from coordinator.core.state import (
@@ -27,6 +26,7 @@ from coordinator.core.state import (
     Plan,
 )
 from coordinator.core.state_changes import accept_update
+from coordinator.persistent.ordered_map import OrderedMap
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovered_evaluations import last_scores, recover_evaluations
 
@@ -39,8 +39,8 @@ def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> Coordin
     version = journal.newest_version().version
     state = CoordinatorState(
         version=version,
-        tasks=MappingProxyType(_open_tasks(journal, now, now + lease_s)),
-        joined=MappingProxyType({client.client_id: client for client in journal.joined_clients()}),
+        tasks=OrderedMap(_open_tasks(journal, now, now + lease_s)),
+        joined=OrderedMap((client.client_id, client) for client in journal.joined_clients()),
         paused=journal.paused(),
         norms=_norms_before_the_buffer(journal, plan.phase_of(version)),
         issued=journal.rows("SELECT COUNT(*) FROM task")[0][0],
@@ -50,8 +50,7 @@ def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> Coordin
     )
     for update, norm, accepted_at in _buffered_updates(journal):
         state = accept_update(state, update, norm, min(accepted_at, now))
-    clients = _clients(journal, plan.phase_of(version))
-    state = replace(state, clients=MappingProxyType(clients))
+    state = replace(state, clients=OrderedMap(_clients(journal, plan.phase_of(version))))
     return recover_evaluations(plan, journal, state, now, now + lease_s)
 
 

@@ -36,6 +36,7 @@ from coordinator.core.events import (
     TaskRefused,
     UpdateArrived,
 )
+from coordinator.core.index_update import index_of
 from coordinator.core.state import BufferedUpdate, CoordinatorState, OpenEvaluation, OpenTask, Plan
 from coordinator.storage.commit import write_version
 from coordinator.storage.journal import Journal
@@ -133,6 +134,7 @@ class CoreRun:
             return
         self.ledger.record(event, before, done.state, done.actions, self.now)
         self.state = done.state
+        check_index(self.plan, self.state)
         self._check_journal()
         if self.kill_at is not None and done.actions:
             self.restart()  # killed after the transaction, before anything was published
@@ -255,7 +257,21 @@ def durable(plan: Plan, state: CoordinatorState) -> CoordinatorState:
         stopping=False,
         draining=False,
         buffered_at=state.buffered_at if state.buffer else 0.0,
+        index=None,
     )
+
+
+def check_index(plan: Plan, state: CoordinatorState) -> None:
+    """Check that the index that a state carries along is the one that it would get now."""
+    known, made = index_of(plan, state), index_of(plan, replace(state, index=None))
+    assert known.attention_at <= made.attention_at
+    for each in fields(known):
+        if each.name not in ("attention_at", "sources", "queues", "heads"):
+            assert getattr(known, each.name) == getattr(made, each.name), each.name
+    assert list(known.heads) == list(made.heads)
+    assert {site: list(queue) for site, queue in known.queues.items()} == {
+        site: list(queue) for site, queue in made.queues.items()
+    }
 
 
 def without_times(state: CoordinatorState) -> CoordinatorState:
