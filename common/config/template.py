@@ -231,6 +231,9 @@ size_sigma = 0.0         # analytic: the clients' numbers of rows are lognormal 
 [objectives]             # options of the phases' plug-ins, for the workers: docs/extending.md
 # focal.gamma=2.0        # [objectives.NAME]; every worker needs the plug-in installed
 
+[aggregators]            # options of a plug-in rule, for aggregation.rule: docs/extending.md
+# sign-vote.step=1e-3    # [aggregators.NAME]
+
 [offline]                # values for a new run while the model hub cannot be reached, e.g.
                          # "model.name"="offline:gpt2-tiny" and "phase.0.lr"=6e-3
 """

@@ -62,6 +62,13 @@ class PlannedEvaluation(Record):
     every: Count | None = None
 
 
+class PlannedRank(Record):
+    """Adapter of clients whose rank is below that of the versions."""
+
+    lora: LoraSpec
+    layout: Sha256
+
+
 class PlannedPrivacy(Record):
     """Differential privacy of clients: `common/privacy.py` explains it.
 
@@ -91,10 +98,12 @@ class RunPlan(Record):
         adapter_bytes: Size of the adapter's tensors, which a site fetches for every task.
         contribution_source: With `federated`, other sites evaluate this site's updates.
         evaluation: None if sites evaluate nothing.
+        frozen_bytes: Size of the tensors that a site fetches once, because they are not trained.
+        lower_ranks: Adapters of clients with a rank of their own; sizes are those of `lora`.
         privacy: None without differential privacy.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"privacy"})
+    later: ClassVar[frozenset[str]] = frozenset({"frozen_bytes", "lower_ranks", "privacy"})
 
     run: RunId
     name: RunName
@@ -118,6 +127,10 @@ class RunPlan(Record):
     adapter_bytes: Count
     contribution_source: Identifier
     evaluation: PlannedEvaluation | None = None
+    frozen_bytes: Count = 0
+    lower_ranks: Annotated[
+        tuple[PlannedRank, ...], Field(max_length=100), BeforeValidator(list_to_tuple)
+    ] = ()
     privacy: PlannedPrivacy | None = None
 
     def fields(self) -> dict[str, Any]:
@@ -130,11 +143,15 @@ class RunPlan(Record):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all fields but the run's id, in hex."""
+        """SHA-256 of all fields but the run's id, in hex.
+
+        Later fields that have their default are left out, so that approvals stay valid.
+        """
         fields = self.fields()
         del fields["run"]
-        if self.privacy is None:  # approvals given to plans of earlier releases stay valid
-            del fields["privacy"]
+        for name in self.later:
+            if not fields[name]:
+                del fields[name]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -17,7 +17,7 @@ from common.errors import RunError
 META_KEYS = frozenset(
     {
         "run_id", "software", "base", "clients", "labels", "sources", "adapter_config", "layout",
-        "prompt", "start",
+        "prompt", "start", "frozen",
     }
 )  # fmt: skip
 """Properties that are fixed when a run begins (table `meta`)."""

@@ -49,6 +49,7 @@ def write_version(
         at=now,
         sha256=ref.sha256,
         nbytes=ref.nbytes,
+        ranked=ref.ranked,
         state_sha256=codec.digest(new_state) if new_state else None,
         train_loss=_mean(commit.parts, "avg_loss"),
         holdout_before=_mean(commit.parts, "loss_before"),

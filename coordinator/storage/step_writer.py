@@ -124,7 +124,8 @@ class StepWriter:
     def clean_up(self, actions: Iterable[Action], upload: str, in_use: Set[int]) -> None:
         """Remove the files that a written step has made superfluous.
 
-        `in_use` holds the versions that workers may still fetch.
+        `in_use` holds the versions that workers may still fetch, and those that buffered updates
+        were trained from.
         """
         accepted = {a.update.upload for a in actions if isinstance(a, AcceptUpdate)}
         if upload and upload not in accepted:
@@ -184,7 +185,7 @@ class StepWriter:
             self._run.template,
             evaluation,
             version,
-            self._candidates.ref(scored) if scored else None,
+            tasks.Candidate(scored.client_id, self._candidates.ref(scored)) if scored else None,
             row_limit(self._plan, after, evaluation.client_id, evaluation.phase),
             now,
         )

@@ -49,15 +49,21 @@ def _training(plan: RunPlan) -> Iterator[tuple[str, str]]:
     if plan.labels:
         yield "classes", ", ".join(plan.labels)
     shape = "all parameters" if plan.lora is None else f"LoRA of rank {plan.lora.r}"
+    if plan.lower_ranks:
+        ranks = ", ".join(str(rank.lora.r) for rank in plan.lower_ranks)
+        shape += f" (some clients: {ranks})"
     yield (
         "trains",
         f"{shape}: {plan.parameters:,} parameters in {plan.tensors} tensors; rows of up to"
         f" {plan.max_length} tokens",
     )
-    adapter = format_bytes(plan.adapter_bytes)
+    adapter, once = format_bytes(plan.adapter_bytes), ""
+    if plan.frozen_bytes:
+        once = f" and {format_bytes(plan.frozen_bytes)} of frozen factors"
     yield (
         "fetches",
-        f"the base model once; {adapter} for each task; the last and the best version at the end",
+        f"the base model{once} once; {adapter} for each task; the last and the best version at the"
+        " end",
     )
 
 

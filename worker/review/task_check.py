@@ -29,12 +29,16 @@ def check_planned(plan: RunPlan, task: TrainTask | EvalTask) -> None:
 def _differences(plan: RunPlan, task: TrainTask | EvalTask) -> Iterator[tuple[str, object, object]]:
     known = task.phase < len(plan.phases)
     phase = plan.phases[task.phase] if known else plan.phases[-1]
+    lora, layout = plan.lora, plan.layout
+    for rank in plan.lower_ranks:
+        if rank.lora == task.lora:
+            lora, layout = rank.lora, rank.layout
     pairs: list[tuple[str, object, object]] = [
         ("base model", task.base.digest[:16], plan.base.digest[:16]),
         ("objective", task.objective, phase.objective if known else "no such phase"),
-        ("lora", task.lora, plan.lora),
+        ("lora", task.lora, lora),
         ("max_length", _max_length(task), plan.max_length),
-        ("layout", task.layout, plan.layout),
+        ("layout", task.layout, layout),
     ]
     if isinstance(task, TrainTask):
         training = task.training
