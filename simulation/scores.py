@@ -5,10 +5,9 @@ They are computed at once, and take no virtual time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from common.protocol.layout import TensorLayout
-from common.protocol.tensors import Tensors
 from coordinator.aggregation.candidate import scored_adapters
 from coordinator.aggregation.forms import AdapterForms
 from coordinator.aggregation.rules.rule import Rule
@@ -19,9 +18,7 @@ from coordinator.scores_source import ScoreRequest
 from coordinator.storage.spool import Spool
 from coordinator.storage.versions import Versions
 from simulation.driver.coordinator import ComputeScores
-
-LossOf = Callable[[Tensors, int], float]
-"""Returns the held-out loss of tensors that were trained from a version."""
+from simulation.work.parts import LossOf
 
 
 def no_scores(

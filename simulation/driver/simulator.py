@@ -40,10 +40,10 @@ from simulation.driver.clock import VirtualClock
 from simulation.driver.coordinator import ComputeScores, VirtualCoordinator
 from simulation.driver.machine import Job, Machine, MachineHooks
 from simulation.driver.memory_spool import MemorySpool
-from simulation.heldout import Heldout
 from simulation.population.client import VirtualClient
 from simulation.population.streams import Streams
-from simulation.records import Measurement, append_measurement
+from simulation.records import INTERRUPTED, Measurement, append_measurement
+from simulation.work.parts import Heldout
 from simulation.work.work import Work
 from worker.site_task import SiteTask
 
@@ -87,7 +87,7 @@ class Simulator:
         work: Work,
         make_answers: Callable[[MemorySpool, VirtualCoordinator], Answers],
         compute_scores: Callable[[MemorySpool], ComputeScores],
-        heldout: Heldout | None,
+        heldout: Heldout,
         on_progress: Callable[[int, float], None],
     ) -> None:
         """Create it.
@@ -100,7 +100,7 @@ class Simulator:
             work: Tells how long tasks take.
             make_answers: Returns what computes the answers.
             compute_scores: Returns what computes scores of the updates in a spool.
-            heldout: Measures versions; None: nothing is measured.
+            heldout: Measures versions.
             on_progress: Called with the newest version and the virtual time in seconds.
         """
         self.clock, self.counts = VirtualClock(), Counts()
@@ -150,7 +150,7 @@ class Simulator:
         self._pulse()
         while self.coordinator.finished is None:
             if stop.is_set():
-                self._end("interrupted")
+                self._end(INTERRUPTED)
             elif self.clock.next_time() > self._config.max_s:
                 self._end(f"simulation.max_s of {self._config.max_s:g} s is over")
             else:
@@ -263,7 +263,7 @@ class Simulator:
         """Measure a version if it is due: every so many, and the last one."""
         every = self._config.measure_every
         is_last = version == self._plan.total_versions
-        if self._heldout is None or not every or (version % every and not is_last):
+        if not every or (version % every and not is_last):
             return
         tensors = self._run.versions.read(version)
         loss, metrics = self._heldout.measure(version, tensors, phase)
