@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from common.config.config import AggregationConfig
 from common.protocol.updates import ContributionStats
 from coordinator.aggregation.contribution import contribution_weights, single_client_weight
 from coordinator.aggregation.participation import effective_participation, participation_factor
@@ -24,6 +25,11 @@ from coordinator.aggregation.staleness import staleness_factor
 from coordinator.core.events import CommitPart
 from coordinator.core.index_update import index_of
 from coordinator.core.state import CoordinatorState, Plan
+
+
+def server_rate(config: AggregationConfig) -> float:
+    """Return η where it is a factor of the deltas: 1 where a server optimizer applies it."""
+    return config.server_lr if config.optimizer.name == "none" else 1.0
 
 
 def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]:
@@ -37,7 +43,7 @@ def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]
     index = index_of(plan, state)
     totals = (index.participants, index.participation)
     participation, mean = effective_participation(state.clients, buffered, *totals)
-    eta = config.server_lr if config.optimizer.name == "none" else 1.0  # else the optimizer's
+    eta = server_rate(config)
     parts = []
     for update in state.buffer:
         score, client_weight = weights[update.client_id]

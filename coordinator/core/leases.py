@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -31,7 +32,7 @@ def renew_leases(
         return replace(state, store_up=False)
     signals = heartbeats.signals
     busy_sites = {signal.site for signal in signals if signal.busy}
-    named = {(signal.site, signal.task_id) for signal in signals}
+    named = {(signal.site, signal.task_id) for signal in signals if signal.task_id}
     members = state.members(plan)
     store_returned = not state.store_up
     if store_returned:
@@ -49,16 +50,22 @@ def renew_leases(
         site = members[each.client_id].site
         if store_returned or (site, each.task_id) in named or site in busy_sites:
             state = state.with_evaluation(replace(each, lease_until=lease_until))
-    awake = {signal.site: now for signal in signals if not signal.resting}
+    awake = Counter(signal.site for signal in signals if not signal.resting)
+    resting = Counter(signal.site for signal in signals if signal.resting)
     wishes = {(signal.site, client) for signal in signals for client in signal.wishes}
     return replace(
         state,
-        workers_by_site=MappingProxyType(Counter(s.site for s in signals if not s.resting)),
-        resting_by_site=MappingProxyType(Counter(s.site for s in signals if s.resting)),
-        seen_at=MappingProxyType({**state.seen_at, **awake}),
+        workers_by_site=_same_or_new(state.workers_by_site, dict(awake)),
+        resting_by_site=_same_or_new(state.resting_by_site, dict(resting)),
+        seen_at=MappingProxyType({**state.seen_at, **dict.fromkeys(awake, now)}),
         wishes=frozenset(c for site, c in wishes if c in members and members[c].site == site),
         store_up=True,
     )
+
+
+def _same_or_new(known: Mapping[str, int], new: dict[str, int]) -> Mapping[str, int]:
+    """Return the known mapping if the new one is equal, so that the index sees no change."""
+    return known if known == new else MappingProxyType(new)
 
 
 def reissue_expired(

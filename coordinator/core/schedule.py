@@ -135,8 +135,8 @@ def _issue_new(plan: Plan, state: CoordinatorState, now: float) -> Transition:
         clients.append((client_id, replace(client, issued=client.issued + 1)))
     if not tasks:
         return Transition(state)
-    after = replace(
-        state.with_tasks(tasks).with_clients(clients),
+    after = state.with_tasks(tasks).with_clients(clients)
+    after = after.changed(
         issued=state.issued + len(tasks),
         round_issued=True,
         round_at=now,

@@ -329,39 +329,39 @@ class CoordinatorState:
         """Return all clients that may train: the plan's first, then those that joined."""
         return Members(plan.clients, self.joined) if self.joined else plan.clients
 
-    def _with(self, **parts: Any) -> CoordinatorState:
-        """Return a copy with other parts, which `replace` takes many times as long for."""
+    def changed(self, **parts: Any) -> CoordinatorState:
+        """Return a copy with other parts; `replace` takes eight times as long, but is checked."""
         copy = object.__new__(CoordinatorState)
         copy.__dict__.update(self.__dict__)
         copy.__dict__.update(parts)
         return copy
 
     def with_index(self, index: ClientIndex) -> CoordinatorState:
-        return self._with(index=index)
+        return self.changed(index=index)
 
     def with_member(self, client: Client) -> CoordinatorState:
-        return self._with(joined=self.joined.put(client.client_id, client))
+        return self.changed(joined=self.joined.put(client.client_id, client))
 
     def without_member(self, client_id: str) -> CoordinatorState:
-        return self._with(joined=self.joined.remove(client_id))
+        return self.changed(joined=self.joined.remove(client_id))
 
     def client(self, client_id: str) -> ClientState:
         return self.clients.get(client_id) or NEW_CLIENT
 
     def with_client(self, client_id: str, client: ClientState) -> CoordinatorState:
-        return self._with(clients=self.clients.put(client_id, client))
+        return self.changed(clients=self.clients.put(client_id, client))
 
     def with_clients(self, clients: Iterable[tuple[str, ClientState]]) -> CoordinatorState:
-        return self._with(clients=self.clients.update(clients))
+        return self.changed(clients=self.clients.update(clients))
 
     def with_task(self, task: OpenTask) -> CoordinatorState:
-        return self._with(tasks=self.tasks.put(task.task_id, task))
+        return self.changed(tasks=self.tasks.put(task.task_id, task))
 
     def with_tasks(self, tasks: Iterable[OpenTask]) -> CoordinatorState:
-        return self._with(tasks=self.tasks.update((task.task_id, task) for task in tasks))
+        return self.changed(tasks=self.tasks.update((task.task_id, task) for task in tasks))
 
     def without_task(self, task_id: str) -> CoordinatorState:
-        return self._with(tasks=self.tasks.remove(task_id))
+        return self.changed(tasks=self.tasks.remove(task_id))
 
     def with_evaluation(self, evaluation: OpenEvaluation) -> CoordinatorState:
         """Return the state with an evaluation that is open, in place of its earlier attempt."""

@@ -20,8 +20,8 @@ def accept_update(
 ) -> CoordinatorState:
     """Return the state after an update was accepted; `norm` is its norm before clipping."""
     client = replace(state.client(update.client_id), last_stats=update.stats, strikes=0)
-    return replace(
-        state.without_task(update.task_id).with_client(update.client_id, client),
+    after = state.without_task(update.task_id).with_client(update.client_id, client)
+    return after.changed(
         buffer=(*state.buffer, update),
         buffered_at=state.buffered_at if state.buffer else now,
         norms=(*state.norms, norm * update.clip)[-NORM_HISTORY:],
@@ -41,13 +41,7 @@ def apply_commit(plan: Plan, state: CoordinatorState, commit: CommitVersion) -> 
     )
     norms = state.norms
     if commit.version == plan.phase_end(commit.phase):
-        norms, clients = (
-            (),
-            OrderedMap(
-                (name, replace(client, last_stats=None, last_score=None))
-                for name, client in clients.items()
-            ),
-        )
+        norms, clients = (), OrderedMap((name, _forget(each)) for name, each in clients.items())
     return replace(
         state,
         version=commit.version,
@@ -65,3 +59,7 @@ def apply_commit(plan: Plan, state: CoordinatorState, commit: CommitVersion) -> 
 
 def _with_participation(client: ClientState, updates: int) -> ClientState:
     return replace(client, participation=client.participation + updates)
+
+
+def _forget(client: ClientState) -> ClientState:
+    return replace(client, last_stats=None, last_score=None)

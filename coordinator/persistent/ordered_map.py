@@ -17,7 +17,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 CHUNK = 128  # entries
-MAX_CHANGES = 64  # of which a map knows the keys
+MAX_CHANGES = 512  # of which a map knows the keys
 _NO_ENTRIES: dict[Any, Any] = {}
 
 
@@ -148,7 +148,7 @@ class _Change(Generic[K]):
 
     def __init__(self, keys: Sequence[K], before: _Change[K] | None) -> None:
         depth = 0 if before is None else before._depth + 1
-        known = depth < MAX_CHANGES and len(keys) < MAX_CHANGES
+        known = depth < MAX_CHANGES and len(keys) < 4 * MAX_CHANGES
         self._keys, self._before = keys, before if known else None
         self._depth = depth if known else 0
 

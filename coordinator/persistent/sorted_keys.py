@@ -31,6 +31,8 @@ class SortedKeys:
     def change(self, removed: Iterable[Key], added: Iterable[Key]) -> SortedKeys:
         """Return the set without some of its keys and with others, which it does not hold."""
         removed, added = list(removed), list(added)
+        if not self._chunks:
+            return SortedKeys(added)
         if len(removed) + len(added) > CHUNK:
             return SortedKeys({*self} - {*removed} | {*added})
         chunks = list(self._chunks)

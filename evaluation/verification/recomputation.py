@@ -20,13 +20,16 @@ from common.protocol import codec
 from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Array, Tensors
 from common.protocol.updates import Update
-from common.protocol.versions import UpdateSummary, VersionSummary
+from common.protocol.versions import VersionSummary
 from common.protocol.wire import unpack
 from common.run_directory.update_journal import JournaledUpdate, UpdateJournal
 from common.run_directory.version_digests import VersionDigests
 from common.run_directory.version_files import STATE_FILE, file_names, read_tensors
+from coordinator.aggregation.coefficients import server_rate
+from coordinator.aggregation.robust.similarity import TensorReader
 from coordinator.aggregation.rules.registry import make_rule
 from coordinator.aggregation.rules.rule import Result, Step, WeightedUpdate
+from coordinator.aggregation.update_cache import UpdateCache, cached_coefficients
 from coordinator.storage.kept_updates import DIRECTORY
 from coordinator.storage.spool import decode_each_delta
 from coordinator.storage.versions import STAGED, encode_state
@@ -65,6 +68,8 @@ class Recomputation:
         self._rule = make_rule(journal.config)
         self._state: tuple[int, Tensors] = (0, {})
         self._updates = {update.task_id: update for update in journal.updates}
+        self._caches = journal.config.aggregation.cache_updates
+        self._cache = UpdateCache[JournaledUpdate](journal.config.schedule.max_staleness)
 
     def versions(self) -> Iterator[tuple[int, Recomputed]]:
         """Yield the number and the result of every version."""
@@ -76,6 +81,9 @@ class Recomputation:
             result, made = Recomputed(file, problems=tuple(problems)), None
             if number:
                 result, made = self._recompute(number, summary, previous, result)
+            if self._caches:
+                applied = [self._updates.get(update.task_id) for update in summary.updates]
+                self._cache.apply(number, summary.phase, [each for each in applied if each])
             yield number, result
             previous = made if result.equal else on_disk
             if on_disk is None and made is not None and self._bases.get(number, 0) > number + 1:
@@ -148,8 +156,8 @@ class Recomputation:
         private = self._journal.config.privacy.enabled
         if private and summary.version not in self._journal.noise_seeds:
             return "its noise was not kept"
-        for each in summary.updates:
-            update = self._updates.get(each.task_id)
+        cached = self._cache.before(summary.version, summary.phase)
+        for update in (*(self._updates.get(each.task_id) for each in summary.updates), *cached):
             if update is None or update.kept is None:
                 return "its updates were not kept"
             if self._file(update) is None:
@@ -174,20 +182,44 @@ class Recomputation:
                 each.client_id,
                 each.base_version,
                 each.coefficient,
-                partial(self._tensors, each, self._rule.update_layout(layout, each.client_id)),
+                self._reader(self._updates[each.task_id], layout),
                 each.weight,
                 each.staleness_factor * each.participation_factor * each.clip,
             )
             for each in summary.updates
         ]
+        updates += self._cached(summary, layout)
         begins_phase = self._journal.versions[summary.version - 1].phase != summary.phase
         state = {} if begins_phase else self._read_state(summary.version - 1)
         seed = self._journal.noise_seeds.get(summary.version, b"")
         step = Step(summary.version, dict(previous), state, updates, self._read_version, seed)
         return self._rule.apply(step)
 
-    def _tensors(self, update: UpdateSummary, layout: TensorLayout) -> Iterator[tuple[str, Array]]:
-        header, data = self._frame_of(self._updates[update.task_id])
+    def _cached(self, summary: VersionSummary, layout: TensorLayout) -> list[WeightedUpdate]:
+        """Return the earlier updates that count again, with `aggregation.cache_updates`."""
+        cached = self._cache.before(summary.version, summary.phase)
+        weights = [(each.client_id, each.weight) for each in summary.updates]
+        rate = server_rate(self._journal.config.aggregation)
+        return [
+            WeightedUpdate(
+                each.task_id,
+                each.client_id,
+                each.base_version,
+                coefficient,
+                self._reader(each, layout),
+            )
+            for each, coefficient in zip(
+                cached, cached_coefficients(weights, cached, rate), strict=True
+            )
+        ]
+
+    def _reader(self, update: JournaledUpdate, layout: TensorLayout) -> TensorReader:
+        return partial(self._tensors, update, self._rule.update_layout(layout, update.client_id))
+
+    def _tensors(
+        self, update: JournaledUpdate, layout: TensorLayout
+    ) -> Iterator[tuple[str, Array]]:
+        header, data = self._frame_of(update)
         yield from decode_each_delta(header, data, layout)
 
     def _read_state(self, number: int) -> Tensors:

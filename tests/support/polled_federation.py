@@ -73,6 +73,7 @@ def make_config(
     evaluation: Mapping[str, object] | None = None,
     model: Mapping[str, object] | None = None,
     keep_updates: bool = False,
+    privacy: Mapping[str, object] | None = None,
     versions: Sequence[int] = (3,),
     **schedule: object,
 ) -> FederationConfig:
@@ -80,6 +81,7 @@ def make_config(
         {
             "aggregation": dict(aggregation or {}),
             "evaluation": dict(evaluation or {}),
+            "privacy": dict(privacy or {}),
             "model": dict(model or {}),
             "run": {
                 "name": "r",

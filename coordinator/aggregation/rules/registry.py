@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.config.config import BUILT_IN_RULES, FederationConfig
 from common.plugins.entry_points import AGGREGATORS
+from coordinator.aggregation.coefficients import server_rate
 from coordinator.aggregation.forms import adapter_forms
 from coordinator.aggregation.rules.factor import FactorRule
 from coordinator.aggregation.rules.ffa import FfaRule
@@ -35,6 +36,10 @@ def make_rule(config: FederationConfig) -> Rule:
 def _with_noise(rule: Rule, config: FederationConfig) -> Rule:
     privacy, aggregation = config.privacy, config.aggregation
     assert privacy.clip_norm is not None  # enabled
-    eta = aggregation.server_lr if aggregation.optimizer.name == "none" else 1.0
-    deviation = eta * privacy.noise_multiplier * privacy.clip_norm / config.schedule.buffer
+    deviation = (
+        server_rate(aggregation)
+        * privacy.noise_multiplier
+        * privacy.clip_norm
+        / config.schedule.buffer
+    )
     return PrivateRule(rule, deviation)
