@@ -10,13 +10,13 @@ A run that is interrupted continues with the runs that are not finished. DIR hol
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cli.signals import handle_signals
 from common.config import loader
 from common.config.overrides import set_key
 from common.errors import FcclError
@@ -43,7 +43,8 @@ def main() -> None:
     try:
         cells = cells_of(experiment, arguments.data, arguments.work)
         stop = threading.Event()
-        handle_signals([stop])
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
         results = [] if arguments.check else _run(cells, arguments.jobs, stop)
     except FcclError as error:
         sys.exit(str(error))

@@ -73,7 +73,6 @@ _SMOLLM2: Mapping[str, Any] = {
     "model.max_length": 96,
     "data.partition": "topic",
     "data.heldout": 0.15,
-    "simulation.autocast": True,
     "simulation.measure_rows": 48,
 }
 _SMOLLM2_PHASE: Mapping[str, Any] = {

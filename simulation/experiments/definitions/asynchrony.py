@@ -108,9 +108,9 @@ REPORT = Experiment(
         [
             synchronous("sync, wait for all"),
             synchronous("sync, deadline 10 s", schedule__quorum=5, schedule__round_deadline_s=10.0),
-            synchronous("sync, over-selection 7 of 10", 7),
+            synchronous("sync, over-selection 5 of 10", 5),
             asynchronous("async, K = 5", 5),
-            asynchronous("async, K = 3", 3),
+            asynchronous("async, K = 2", 2),
             asynchronous("async, K = 1", 1),
         ],
         TARGET["minilm"],
@@ -131,12 +131,12 @@ SMOLLM2 = Experiment(
     cases=_with_target(
         [
             synchronous("sync, wait for all", updates=SMOLLM2_UPDATES),
-            synchronous("sync, over-selection 7 of 10", 7, SMOLLM2_UPDATES),
+            synchronous("sync, over-selection 5 of 10", 5, SMOLLM2_UPDATES),
             asynchronous("async, K = 5", 5, SMOLLM2_UPDATES),
         ],
         TARGET["smollm2"],
     ),
     note="SmolLM2-135M-Instruct, LoRA r = 8 on its two uppermost layers, instruction tuning on"
-    " machine-written instructions; 3 local steps of batch 4; bfloat16 autocast.",
+    " machine-written instructions; 3 local steps of batch 4.",
 )
 EXPERIMENTS = (TUNE, REPORT, SMOLLM2)

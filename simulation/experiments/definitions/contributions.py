@@ -8,7 +8,7 @@ from typing import Any
 from simulation.experiments.experiment import Experiment
 from simulation.grid.grid import Case
 
-UPDATES = 120
+UPDATES = 100
 BUFFER = 5
 BUDGET: Mapping[str, Any] = {
     "schedule.buffer_size": BUFFER,
@@ -64,7 +64,7 @@ EXPERIMENTS = (
         " (server, federated, cosine) keep most; server keeps at least 95 %.",
         baseline=CLEAN,
         cases=[*_CLEAN_CASES, *_FAULTY_CASES],
-        note="Asynchronous, K = 5 of 10 tasks in flight, 120 updates, the same 20 clients as in"
+        note="Asynchronous, K = 5 of 10 tasks in flight, 100 updates, the same 20 clients as in"
         " experiment a; 6 of them are faulty. FCCL has its defaults (mode combined, log scale,"
         " T = 1, floor 0.1). Loss: mean of the last three measurements. *Kept* is the drop of the"
         " held-out loss, over the drop of FedAvg with honest clients in the same federation.",
