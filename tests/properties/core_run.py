@@ -16,7 +16,6 @@ from typing import Any, cast
 import numpy as np
 
 from common.protocol.layout import TensorLayout
-from common.protocol.tasks import BlobRef
 from common.protocol.tensors import Array, Tensors
 from common.protocol.versions import VersionSummary
 from coordinator.aggregation.rules.factor import FactorRule
@@ -42,7 +41,7 @@ from coordinator.storage.commit import write_version
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
 from coordinator.storage.spool import Spool
-from coordinator.storage.versions import Versions
+from coordinator.storage.versions import StagedVersion, Versions
 from tests.properties.ledger import Ledger
 from tests.support.coordinator_records import version_summary
 
@@ -76,10 +75,10 @@ class MemoryVersions:
     def __init__(self) -> None:
         self.adapters: dict[int, Tensors] = {0: {"a": np.zeros(WIDTH, np.float32)}}
 
-    def stage(self, version: int, adapter: Tensors, state: bytes = b"") -> BlobRef:
+    def stage(self, version: int, adapter: Tensors, state: bytes = b"") -> StagedVersion:
         self.adapters[version] = adapter
         data = adapter["a"].tobytes()
-        return BlobRef(sha256=hashlib.sha256(data).hexdigest(), nbytes=len(data))
+        return StagedVersion(hashlib.sha256(data).hexdigest(), len(data))
 
     @staticmethod
     def read_state(version: int) -> Tensors:
