@@ -71,8 +71,9 @@ def check_simulation(config: FederationConfig) -> None:
         )
     if is_analytic(config):
         check_analytic(config)
-    names = [f"client_{i}" for i in range(config.data.clients)]
-    make_population(config.simulation, names, Streams(config.run.seed))  # checks the trace
+    if config.simulation.trace or config.simulation.faulty_clients:
+        names = [f"client_{i}" for i in range(config.data.clients)]
+        make_population(config.simulation, names, Streams(config.run.seed))  # checks the names
 
 
 def is_analytic(config: FederationConfig) -> bool:

@@ -60,8 +60,8 @@ def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
     yield from _of_data(config)
     yield from _of_evaluation(config)
     yield from _of_contribution(config)
-    yield from aggregation_problems(config)
     yield from of_rule(config)
+    yield from aggregation_problems(config)
     yield from privacy_conflicts(config)
     yield from schedule_problems(config)
 

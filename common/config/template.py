@@ -143,7 +143,8 @@ threshold = 0.0                  # cosine-filter: updates below this cosine are 
 # radius = 1.0                   # centered-clip; default: the median distance from the centre
 iterations = 3                   # centered-clip
 
-[privacy]                        # differential privacy of each client's data as a whole
+[privacy]                        # differential privacy of each client's data as a whole; needs
+                                 # fccl[dp] and contribution_mode = "uniform"
 # clip_norm = 0.5                # C, limit of an update's norm; switches it on
 noise_multiplier = 1.0           # z: noise of standard deviation zC/K on each value of the mean
 delta = 1e-5

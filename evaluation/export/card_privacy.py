@@ -46,10 +46,10 @@ anyone who has this model can query it. Do not publish it if its answers could h
 
 _PRIVATE = """\
 Differential privacy of clients up to this version: {spent}. Changes were scaled down to a norm of
-{norm:g}, and their sums have Gaussian noise of {noise:g} times that norm, so that this model would
-be about as likely if all changes of any one client had been zero. {not_covered}, the choice of this
-version where they decided it, and times. The coordinator read each change before the noise. A
-client is a name in this run, which need not be a person."""
+{norm:g}, and their sums have Gaussian noise of {noise:g} times that norm. ε bounds how much more
+likely this model is than if all changes of any one client had been zero: the smaller, the better.
+{not_covered}, the choice of this version where they decided it, and times. The coordinator read
+each change before the noise. A client is a name in this run, which need not be a person."""
 
 
 def build_limits_section(run: RecordedRun) -> str:

@@ -31,6 +31,7 @@ from coordinator.core.events import (
     IssueTask,
     StopRequested,
     Tick,
+    WorkerSignal,
 )
 from coordinator.core.state import Plan
 from coordinator.storage.run import Run
@@ -120,12 +121,8 @@ class Simulator:
             self._after_step,
         )
         self._answers = make_answers(spool, self.coordinator)
-        layout = TensorLayout.of(run.versions.read(0))
-        self._answer_bytes = {
-            each.name: HEADER_BYTES
-            + payload_bytes(run.template.update_codec, run.rule.update_layout(layout, each.name))
-            for each in population
-        }
+        self._layout = TensorLayout.of(run.versions.read(0))
+        self._update_bytes: dict[str, int] = {}  # by client
         hooks = MachineHooks(
             work_s=self._work_s,
             answer_bytes=self._bytes_up,
@@ -133,11 +130,12 @@ class Simulator:
             is_wanted=self._is_wanted,
             deliver=self._deliver,
             on_lost=self._count_lost,
-            on_liveness=self._plan_pulse,
+            on_signal=self._note_signal,
         )
         self._machines = {
             each.name: Machine(each, self.clock, streams, hooks) for each in population
         }
+        self._signals: dict[str, WorkerSignal] = {}
         self._pulse_at = math.inf
         self._tick_at = math.inf
 
@@ -164,8 +162,16 @@ class Simulator:
 
     # heartbeats and deadlines
 
-    def _plan_pulse(self) -> None:
-        """Read heartbeats soon: a machine has appeared or vanished."""
+    def _note_signal(
+        self, client: VirtualClient, signal: WorkerSignal | None, appeared_or_vanished: bool
+    ) -> None:
+        """Keep the newest heartbeat; read all soon if a machine has appeared or vanished."""
+        if signal is None:
+            self._signals.pop(client.name, None)
+        else:
+            self._signals[client.name] = signal
+        if not appeared_or_vanished:
+            return
         delay = max(HEARTBEAT_S, len(self._machines) / CLIENTS_PER_PULSE_S)
         self._pulse_no_later_than(self.clock.seconds + delay)
 
@@ -180,8 +186,7 @@ class Simulator:
 
     def _pulse(self) -> None:
         self._pulse_at = math.inf
-        signals = [machine.signal() for machine in self._machines.values()]
-        self.coordinator.feed(HeartbeatsRead(tuple(each for each in signals if each)))
+        self.coordinator.feed(HeartbeatsRead(tuple(self._signals.values())))
         lease = self._plan.schedule.lease_s
         self._pulse_no_later_than(self.clock.seconds + lease / PULSES_PER_LEASE)
 
@@ -214,7 +219,14 @@ class Simulator:
         return steps * self._config.step_s / client.speed
 
     def _bytes_up(self, task: SiteTask) -> int:
-        return self._answer_bytes[task.client_id] if isinstance(task, TrainTask) else HEADER_BYTES
+        if isinstance(task, EvalTask):
+            return HEADER_BYTES
+        client = task.client_id
+        if client not in self._update_bytes:
+            layout = self._run.rule.update_layout(self._layout, client)
+            nbytes = payload_bytes(self._run.template.update_codec, layout)
+            self._update_bytes[client] = HEADER_BYTES + nbytes
+        return self._update_bytes[client]
 
     def _bytes_down(self, task: SiteTask) -> int:
         candidate = task.candidate if isinstance(task, EvalTask) else None

@@ -28,7 +28,7 @@ def with_settings(**changed: dict[str, Any]) -> dict[str, Any]:
     [
         {},
         {"aggregation": {"rule": "ffa"}},
-        {"aggregation": {"optimizer": {"name": "adam"}}},
+        {"aggregation": {"optimizer": {"name": "adam"}, "server_lr": 1e-3}},
         {"privacy": {"max_versions": 8}},
         {"data": {"clients": 0}, "privacy": {"max_versions": 1}},
     ],

@@ -76,6 +76,7 @@ def test_steps_by_speed_pass_within_the_limits_of_the_plan() -> None:
         ({"steps": 500}, "steps is 500, and in the plan 2"),
         ({"lr": 1.0}, r"learning rate is 1\.0, and in the plan at most 0\.001"),
         ({"layout": "00" * 32}, "layout is 0000"),
+        ({"clip_norm": 2.0}, r"clip_norm is 2\.0, and in the plan None"),
     ],
 )
 def test_a_task_that_is_not_of_the_plan_is_refused(changed: dict[str, Any], what: str) -> None:

@@ -77,6 +77,15 @@ def test_updates_are_added_to_the_noise() -> None:
     assert made - noise == pytest.approx([0.25, 0.5], abs=1e-6)
 
 
+def test_ffa_adds_noise_to_what_travels_alone() -> None:
+    rule = make_rule(config(aggregation={"rule": "ffa"}))
+    names = ("base.x.lora_A.weight", "base.x.lora_B.weight")
+    current = {name: np.ones((2, 2), np.float32) for name in names}
+    sent = replace(zeros(1), tensors=lambda: iter([(names[1], np.zeros((2, 2), np.float32))]))
+    made = rule.apply(replace(step(sent), current=dict(current))).tensors
+    assert (made[names[0]] == 1).all() and (made[names[1]] != 1).all()
+
+
 def test_two_updates_of_one_client_are_refused() -> None:
     with pytest.raises(RunError, match="two updates of one client"):
         make_rule(config()).apply(step(zeros(2), zeros(2)))
