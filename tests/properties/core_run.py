@@ -265,12 +265,8 @@ def check_index(plan: Plan, state: CoordinatorState) -> None:
     known, made = index_of(plan, state), index_of(plan, replace(state, index=None))
     assert known.attention_at <= made.attention_at
     for each in fields(known):
-        if each.name not in ("attention_at", "sources", "queues", "heads"):
+        if each.name not in ("attention_at", "sources"):
             assert getattr(known, each.name) == getattr(made, each.name), each.name
-    assert list(known.heads) == list(made.heads)
-    assert {site: list(queue) for site, queue in known.queues.items()} == {
-        site: list(queue) for site, queue in made.queues.items()
-    }
 
 
 def without_times(state: CoordinatorState) -> CoordinatorState:
