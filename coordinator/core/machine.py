@@ -52,6 +52,7 @@ from coordinator.core.events import (
     log_event,
 )
 from coordinator.core.leases import renew_leases
+from coordinator.core.pace import measure
 from coordinator.core.state import REFUSALS, STRIKES, BufferedUpdate, CoordinatorState, Plan
 from coordinator.core.state_changes import accept_update
 from coordinator.core.transition import Transition
@@ -165,21 +166,27 @@ def _handle_update(
 def _accept(
     plan: Plan, state: CoordinatorState, update: UpdateArrived, clip: float, now: float
 ) -> Transition:
-    # Whatever a client claims, it weighs no more than the rows that it was assigned.
+    # Whatever a client claims, it weighs no more than the rows and steps that it was assigned.
     client = state.members(plan)[update.client_id]
-    rows = min(update.stats.num_samples, plan.rows(client, update.phase))
+    task = state.tasks[update.task_id]
+    counted = {"num_samples": min(update.stats.num_samples, plan.rows(client, update.phase))}
+    if task.steps:
+        counted["steps"] = task.steps
     accepted = BufferedUpdate(
         task_id=update.task_id,
         attempt=update.attempt,
         client_id=update.client_id,
         worker_id=update.worker_id,
         base_version=update.base_version,
-        stats=update.stats.model_copy(update={"num_samples": rows}),
+        stats=update.stats.model_copy(update=counted),
         clip=clip,
         nbytes=update.nbytes,
         upload=update.upload,
     )
-    after = accept_update(state, accepted, update.norm, now)
+    pace = None
+    if task.steps and update.attempt == task.attempt:  # of an earlier one the time is not known
+        pace = measure(accepted.stats, now - task.issued_at)
+    after = accept_update(state, accepted, update.norm, now, pace)
     return Transition(after, (AcceptUpdate(accepted, update.norm),))
 
 
