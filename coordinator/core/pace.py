@@ -6,15 +6,15 @@ arrive together. Here all clients have one target, and no client waits for anoth
 
     o_i + q_i s_i ≈ T,  T = median over clients j of o_j + q s_j
 
-with s_i the seconds per step, o_i all other time between issue and acceptance (transfers, queues,
+with s_i the seconds per step, o_i all other time between issue and arrival (transfers, queues,
 loading of the model), and q the `local_steps` of the phase. So the client of median speed makes q
 steps, q_i = round((T − o_i) / s_i), cut to the limits. A client that was not measured yet in this
 phase makes q steps.
 
-A client's measures are the medians of its last `PACES` updates: one that waited for a broken
-network does not slow it down for long. A client can lie about its seconds of training, and thereby
-choose its own steps within the limits, and no more: the time from issue to acceptance is the
-coordinator's, and an update counts with the steps that its task was given.
+A client's measures are the medians of its last `PACES` updates, those that came too late included:
+one that waited for a broken network does not slow it down for long. A client can lie about its
+seconds of training, and thereby choose its own steps within the limits, and no more: the time from
+issue to arrival is the coordinator's, and an update counts with the steps that its task was given.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-
-from common.protocol.updates import ContributionStats
 
 PACES = 3  # updates of a client, the medians of which count
 
@@ -33,18 +31,18 @@ class Pace:
     """What one update of a client took."""
 
     step_s: float  # seconds per local step
-    overhead_s: float  # all other seconds between issue and acceptance
+    overhead_s: float  # all other seconds between issue and arrival
 
     def seconds(self, steps: int) -> float:
-        """Return the time from issue to acceptance of a task with so many steps."""
+        """Return the time from issue to arrival of a task with so many steps."""
         return self.overhead_s + steps * self.step_s
 
 
-def measure(stats: ContributionStats, elapsed_s: float) -> Pace:
-    """Return the pace of an update that was accepted so many seconds after its issue."""
+def measure(training_s: float, steps: int, elapsed_s: float) -> Pace:
+    """Return the pace of an update that arrived so many seconds after its issue."""
     elapsed_s = max(0.0, elapsed_s)  # the clock may have been set back
-    training_s = min(stats.train_seconds, elapsed_s)
-    return Pace(training_s / stats.steps, elapsed_s - training_s)
+    training_s = min(training_s, elapsed_s)
+    return Pace(training_s / steps, elapsed_s - training_s)
 
 
 def typical(paces: Sequence[Pace]) -> Pace | None:

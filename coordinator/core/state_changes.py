@@ -32,15 +32,19 @@ def accept_update(
         now: Time of acceptance.
         pace: What it took, if that counts.
     """
-    client = state.client(update.client_id)
-    paces = client.paces if pace is None else (*client.paces, pace)[-PACES:]
-    client = replace(client, last_stats=update.stats, strikes=0, paces=paces)
+    client = with_pace(state.client(update.client_id), pace)
+    client = replace(client, last_stats=update.stats, strikes=0)
     after = state.without_task(update.task_id).with_client(update.client_id, client)
     return after.changed(
         buffer=(*state.buffer, update),
         buffered_at=state.buffered_at if state.buffer else now,
         norms=(*state.norms, norm * update.clip)[-NORM_HISTORY:],
     )
+
+
+def with_pace(client: ClientState, pace: Pace | None) -> ClientState:
+    """Return a client with another measured update, of which only the last few count."""
+    return client if pace is None else replace(client, paces=(*client.paces, pace)[-PACES:])
 
 
 def apply_commit(plan: Plan, state: CoordinatorState, commit: CommitVersion) -> CoordinatorState:

@@ -16,12 +16,12 @@ LIMITS = (2, 20)
 
 
 def test_a_pace_is_the_seconds_per_step_and_all_other_time() -> None:
-    assert measure(make_stats(), 4.0) == Pace(step_s=0.1, overhead_s=3.0)  # 10 steps in 1 s
+    assert measure(1.0, 10, 4.0) == Pace(step_s=0.1, overhead_s=3.0)
 
 
 def test_training_cannot_have_taken_longer_than_the_coordinator_waited() -> None:
-    assert measure(make_stats(), 0.5) == Pace(0.05, 0.0)
-    assert measure(make_stats(), -60.0) == Pace(0.0, 0.0)  # the clock was set back
+    assert measure(1.0, 10, 0.5) == Pace(0.05, 0.0)
+    assert measure(1.0, 10, -60.0) == Pace(0.0, 0.0)  # the clock was set back
 
 
 def test_one_update_that_waited_for_a_broken_network_does_not_count() -> None:
@@ -110,6 +110,16 @@ def test_a_task_that_is_issued_again_keeps_its_steps_and_an_old_attempt_is_not_m
     assert (reissued.attempt, reissued.steps) == (2, 10)
     done = machine.step(plan, again, make_update(task), 61.0)
     assert done.state.client("c0").paces == ()
+
+
+def test_an_update_that_comes_too_late_is_measured_so_that_the_next_one_does_not() -> None:
+    plan = adaptive_plan(2)
+    plan = replace(plan, schedule=plan.schedule.model_copy(update={"max_staleness": 0}))
+    state, _ = answer(plan, begin(plan), "c0", 12.0, train_seconds=10.0)
+    state, task = answer(plan, state, "c1", 52.0, train_seconds=50.0)
+    assert state.version == 1  # it was rejected
+    assert state.client("c1").paces == (Pace(5.0, 2.0),)
+    assert task.steps == 2
 
 
 def test_paces_are_forgotten_with_the_phase() -> None:
