@@ -40,6 +40,7 @@ from simulation.records import SimulationSummary
     show_default=True,
     help="Processes that simulate the cells of a grid.",
 )
+@click.option("--report", is_flag=True, help="Write the final report at the end.")
 @plain_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and no lines.")
 def command(
@@ -48,6 +49,7 @@ def command(
     new: bool,
     grid: tuple[str, ...],
     jobs: int,
+    report: bool,
     plain: bool,
     as_json: bool,
 ) -> None:
@@ -61,6 +63,8 @@ def command(
     """
     if grid and new:
         raise click.UsageError("--grid and --new exclude each other")
+    if grid and report:
+        raise click.UsageError("--grid writes no reports; simulate one run with --report")
     if jobs > 1 and not grid:
         raise click.UsageError("--jobs needs --grid")
     config = _placed(loader.load(find_config(config_path)), out)
@@ -69,6 +73,8 @@ def command(
         simulate_grid(config, grid, config.run.path, jobs, output, as_json=as_json)
         return
     checks.check_can_start(config, "new" if new else "start")
+    if report and config.simulation.objective == "analytic":
+        raise click.UsageError("--report evaluates a model, and the analytic objective has none")
     if new:
         runs.set_aside(config)
     summary = _simulate(config, output, quiet=as_json)
@@ -78,6 +84,8 @@ def command(
         _print(summary, config, output)
     if summary.reason == CUT_SHORT:
         sys.exit(INTERRUPTED)
+    if report:
+        _write_report(config.run.path, output, quiet=as_json)
 
 
 def _placed(config: FederationConfig, out: Path | None) -> FederationConfig:
@@ -125,3 +133,14 @@ def _print(summary: SimulationSummary, config: FederationConfig, output: Output)
         output.print(
             f"loss {config.simulation.target_loss:g} after {summary.target_s:,.0f} virtual seconds"
         )
+
+
+def _write_report(directory: Path, output: Output, *, quiet: bool) -> None:
+    from cli.run.local_tasks import find_recorded_base, write_final_report
+    from learning.progress import ignore_progress
+
+    on_progress = ignore_progress if quiet else output.progress
+    path = write_final_report(directory, find_recorded_base(directory, on_progress), on_progress)
+    output.end_progress()
+    if not quiet:
+        output.print(f"report: {path}")

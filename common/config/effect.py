@@ -13,6 +13,7 @@ from common.config.aggregation_effect import aggregation_problems, changed_keys
 from common.config.config import FederationConfig, PhaseConfig
 from common.config.privacy_conflicts import privacy_conflicts
 from common.config.rule_effect import of_rule
+from common.config.schedule_effect import schedule_problems
 from common.errors import ConfigError
 from common.protocol.fields import ObjectiveName
 from common.protocol.tasks import LoraSpec
@@ -62,20 +63,7 @@ def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
     yield from of_rule(config)
     yield from aggregation_problems(config)
     yield from privacy_conflicts(config)
-    schedule = config.schedule
-    if schedule.quorum is not None and schedule.reissue != "commit":
-        yield (
-            'schedule.quorum has no effect without rounds, with schedule.reissue = "immediate"',
-            'leave it out, or set schedule.reissue = "commit"',
-        )
-    if schedule.quorum is not None and not config.sites_only:
-        clients = config.data.clients
-        if schedule.quorum > clients:
-            yield (
-                f"schedule.quorum = {schedule.quorum} can never be met: a round has one update of"
-                f" each client, and data.clients is {clients}",
-                f"set schedule.quorum to {clients} or less",
-            )
+    yield from schedule_problems(config)
 
 
 def _of_data(config: FederationConfig) -> Iterator[tuple[str, str]]:

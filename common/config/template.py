@@ -103,7 +103,8 @@ flush_s = 120.0          # async: commit a partly filled buffer after this time
 lease_s = 60.0           # a task is issued again if its worker is silent for this time
 task_deadline_s = 3600.0 # a task is issued again after this time in any case
 max_staleness = 20       # older updates are rejected
-# adaptive_steps = [2, 20]   # local steps by a client's measured speed, within these limits
+# adaptive_steps = [2, 20]   # limits of local steps by a client's measured speed: all answer after
+                         # about the time that local_steps take the client of median speed
 
 [aggregation]
 rule = "factor"                  # mean of LoRA's factors; or "ffa" (A frozen, only B is trained and

@@ -37,7 +37,11 @@ from common.protocol.tasks import BaseRef, LoraSpec, ModelPrecision, ObjectivePl
 
 
 class PlannedPhase(Record):
-    """A span of versions with one objective; `lr` is the highest learning rate."""
+    """A span of versions with one objective; `lr` is the highest learning rate.
+
+    Attributes:
+        adaptive_steps: Limits of the steps, where they depend on the client's speed.
+    """
 
     objective: ObjectiveName
     versions: Count
@@ -46,6 +50,9 @@ class PlannedPhase(Record):
     batch_size: BatchSize
     lr: LearningRate
     plugin: ObjectivePlugin | None = None  # changes how the objective is trained
+    adaptive_steps: (
+        Annotated[tuple[LocalSteps, LocalSteps], BeforeValidator(list_to_tuple)] | None
+    ) = None
 
     @property
     def kind(self) -> RowKind:
@@ -137,8 +144,9 @@ class RunPlan(Record):
         """Return the fields without those that sites of earlier releases refuse, where not set."""
         fields = super().fields()
         for phase in fields["phases"]:
-            if phase["plugin"] is None:
-                del phase["plugin"]
+            for name in ("plugin", "adaptive_steps"):
+                if phase[name] is None:
+                    del phase[name]
         return fields
 
     @property

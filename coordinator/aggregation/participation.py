@@ -5,7 +5,7 @@ A factor of `coordinator/aggregation/coefficients.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from coordinator.core.state import ClientState
 
@@ -19,6 +19,16 @@ def participation_factor(own: float, mean: float) -> float:
     by the inverse of its participation, which is above 0, undoes the drift within bounds.
     """
     return min(RANGE[1], max(RANGE[0], mean / own))
+
+
+def relative_steps(steps: Sequence[int], weights: Sequence[float]) -> list[float]:
+    """Return qᵢ / q̄ with q̄ = Σ w q / Σ w, for updates of different numbers of local steps qᵢ.
+
+    Its inverse times q̄ is the normalisation of FedNova (Wang et al., 2020, equation 5): without it
+    the federation optimises an objective in which fast clients count for more.
+    """
+    mean = sum(w * q for w, q in zip(weights, steps, strict=True)) / sum(weights)
+    return [q / mean for q in steps]
 
 
 def effective_participation(

@@ -114,6 +114,8 @@ class ClientIndex:
         running: Tasks that are not parked.
         participants: Clients with an applied update.
         participation: Applied updates of all clients.
+        durations: With `schedule.adaptive_steps`, the time that a task of the phase's usual steps
+            takes each client that was measured, with its name.
         attention_at: A time before which no lease or deadline of a task that is not parked ends.
     """
 
@@ -130,7 +132,14 @@ class ClientIndex:
     running: int = 0
     participants: int = 0
     participation: int = 0
+    durations: SortedKeys = field(default_factory=SortedKeys)
     attention_at: float = math.inf
+
+    @property
+    def target_s(self) -> float | None:
+        """Median of the durations, the lower one of two; None if there is none."""
+        middle = self.durations.middle
+        return None if middle is None else middle[0]
 
     def room(self, site: str) -> int:
         """Return how many more tasks a site may have."""
@@ -141,7 +150,7 @@ class ClientIndex:
 
         It merges the queues of the sites, without clients that are skipped.
         """
-        following: list[tuple[int, int, str, str]] = []  # a heap; the next client of each site
+        following: list[tuple[float, int, str, str]] = []  # a heap; the next client of each site
         queues: dict[str, Iterator[Key]] = {}  # of the sites that were reached
         room: dict[str, int] = {}
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from immutables import Map, MapMutation
 
 from coordinator.core.client_index import ClientIndex, IndexSources
+from coordinator.core.pace import typical
 from coordinator.core.state import CoordinatorState, OpenTask, Plan
 from coordinator.persistent.sorted_keys import Key, SortedKeys
 
@@ -87,6 +88,7 @@ class _Update:
             running=self._running,
             participants=participants,
             participation=participation,
+            durations=self._order_durations(changed),
             attention_at=self._attention_at,
         )
 
@@ -98,6 +100,21 @@ class _Update:
             total += now - known
             participants += bool(now) - bool(known)
         return participants, total
+
+    def _order_durations(self, changed: Iterable[str]) -> SortedKeys:
+        new, removed, added = self._new, list[Key](), list[Key]()
+        if new.plan.schedule.adaptive_steps is None:
+            return self._old.durations
+        steps = new.plan.phases[new.phase].local_steps
+        for name in changed:
+            known, now = self._before.clients.get(name), new.clients[name]
+            if known is not None and known.paces == now.paces:
+                continue
+            for client, keys in ((known, removed), (now, added)):
+                pace = typical(client.paces) if client is not None else None
+                if pace is not None:
+                    keys.append((pace.seconds(steps), 0, name))
+        return self._old.durations.change(removed, added)
 
     def _count_tasks(self, moved: bool) -> None:
         """Count the tasks that have changed, or all of them."""

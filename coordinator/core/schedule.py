@@ -17,6 +17,7 @@ from coordinator.core.events import CloseTask, CommitVersion, IssueTask, Rejecti
 from coordinator.core.index_update import index_of, with_index
 from coordinator.core.leases import reissue_expired
 from coordinator.core.minimum import enough_clients, sole_contributor, trainable_clients
+from coordinator.core.pace import assigned_steps, typical
 from coordinator.core.state import ClientState, CoordinatorState, OpenTask, Plan
 from coordinator.core.state_changes import apply_commit
 from coordinator.core.transition import Transition
@@ -129,6 +130,7 @@ def _issue_new(plan: Plan, state: CoordinatorState, now: float) -> Transition:
             bases=(state.version,),
             issued_at=now,
             lease_until=now + plan.schedule.lease_s,
+            steps=_local_steps(plan, state, client_id),
         )
         client = state.client(client_id)
         tasks.append(task)
@@ -142,6 +144,15 @@ def _issue_new(plan: Plan, state: CoordinatorState, now: float) -> Transition:
         round_at=now,
     )
     return Transition(after, tuple(IssueTask(t, members[t.client_id].site) for t in tasks))
+
+
+def _local_steps(plan: Plan, state: CoordinatorState, client_id: str) -> int:
+    """Return the local steps of a client's next task; 0 if they do not depend on its speed."""
+    limits, index = plan.schedule.adaptive_steps, index_of(plan, state)
+    if limits is None:
+        return 0
+    usual = plan.phases[plan.phase_of(state.version)].local_steps
+    return assigned_steps(typical(state.client(client_id).paces), index.target_s, usual, limits)
 
 
 def _next_clients(plan: Plan, state: CoordinatorState) -> Iterator[str]:

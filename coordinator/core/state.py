@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from common.config.config import AggregationConfig, PhaseConfig, PrivacyConfig, ScheduleConfig
 from common.protocol.fields import RowKind
 from common.protocol.updates import ContributionStats
+from coordinator.core.pace import Pace
 from coordinator.persistent.ordered_map import OrderedMap
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class OpenTask:
     lease_until: float
     refusals: int = 0  # by workers that could not train it
     parked: bool = False  # its site is silent; the task does not count as running until it is back
+    steps: int = 0  # local steps by the client's speed; 0: those of the phase
 
     @property
     def attempt(self) -> int:
@@ -225,6 +227,7 @@ class ClientState:
     last_stats: ContributionStats | None = None  # of its newest accepted update in this phase
     last_score: float | None = None  # newest score of its updates in this phase, if they have any
     strikes: int = 0  # closed tasks and rejected updates since its last accepted update
+    paces: tuple[Pace, ...] = ()  # of its last updates in this phase, with `adaptive_steps`
 
     @property
     def quarantined(self) -> bool:

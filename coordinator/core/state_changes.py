@@ -11,15 +11,29 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from coordinator.core.events import CommitVersion
+from coordinator.core.pace import PACES, Pace
 from coordinator.core.state import NORM_HISTORY, BufferedUpdate, ClientState, CoordinatorState, Plan
 from coordinator.persistent.ordered_map import OrderedMap
 
 
 def accept_update(
-    state: CoordinatorState, update: BufferedUpdate, norm: float, now: float
+    state: CoordinatorState,
+    update: BufferedUpdate,
+    norm: float,
+    now: float,
+    pace: Pace | None = None,
 ) -> CoordinatorState:
-    """Return the state after an update was accepted; `norm` is its norm before clipping."""
-    client = replace(state.client(update.client_id), last_stats=update.stats, strikes=0)
+    """Return the state after an update was accepted.
+
+    Args:
+        state: The state before.
+        update: The update.
+        norm: Its norm before clipping.
+        now: Time of acceptance.
+        pace: What it took, if that counts.
+    """
+    client = with_pace(state.client(update.client_id), pace)
+    client = replace(client, last_stats=update.stats, strikes=0)
     after = state.without_task(update.task_id).with_client(update.client_id, client)
     return after.changed(
         buffer=(*state.buffer, update),
@@ -28,11 +42,16 @@ def accept_update(
     )
 
 
+def with_pace(client: ClientState, pace: Pace | None) -> ClientState:
+    """Return a client with another measured update, of which only the last few count."""
+    return client if pace is None else replace(client, paces=(*client.paces, pace)[-PACES:])
+
+
 def apply_commit(plan: Plan, state: CoordinatorState, commit: CommitVersion) -> CoordinatorState:
     """Return the state after a commit.
 
-    Losses, scores and norms are forgotten at the end of a phase, because another objective has
-    another scale.
+    Losses, scores, norms and paces are forgotten at the end of a phase, because another objective
+    has another scale.
     """
     applied = Counter(part.update.client_id for part in commit.parts)
     clients = state.clients.update(
@@ -62,4 +81,4 @@ def _with_participation(client: ClientState, updates: int) -> ClientState:
 
 
 def _forget(client: ClientState) -> ClientState:
-    return replace(client, last_stats=None, last_score=None)
+    return replace(client, last_stats=None, last_score=None, paces=())

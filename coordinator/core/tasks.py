@@ -123,7 +123,7 @@ def task_message(
         phase=task.phase,
         objective=phase.objective,
         training=LocalTraining(
-            steps=phase.local_steps,
+            steps=task.steps or phase.local_steps,
             epochs=phase.local_epochs,
             batch_size=phase.batch_size,
             lr=learning_rate(phase, done),

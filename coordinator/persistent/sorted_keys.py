@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
 
-Key = tuple[int, int, str]
+Key = tuple[float, int, str]
 
 CHUNK = 256  # keys; a chunk with twice as many is split
 _last = itemgetter(-1)
@@ -27,6 +27,16 @@ class SortedKeys:
     @property
     def first(self) -> Key | None:
         return self._chunks[0][0] if self._chunks else None
+
+    @property
+    def middle(self) -> Key | None:
+        """The median, the lower one of two."""
+        left = (len(self) - 1) // 2
+        for chunk in self._chunks:
+            if left < len(chunk):
+                return chunk[left]
+            left -= len(chunk)
+        return None
 
     def change(self, removed: Iterable[Key], added: Iterable[Key]) -> SortedKeys:
         """Return the set without some of its keys and with others, which it does not hold."""
@@ -49,6 +59,11 @@ class SortedKeys:
 
     def __len__(self) -> int:
         return sum(map(len, self._chunks))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SortedKeys) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __bool__(self) -> bool:
         return bool(self._chunks)

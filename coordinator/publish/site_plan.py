@@ -47,6 +47,7 @@ def site_plan(run: Run, version: int) -> RunPlan:
                 batch_size=phase.batch_size,
                 lr=phase.lr,
                 plugin=template.plugin(phase),
+                adaptive_steps=config.schedule.adaptive_steps,
             )
             for phase in run.plan.phases
         ),

@@ -199,7 +199,10 @@ class Journal:
             for action in actions:
                 journal_rows.write_action(self._db, action, now, self.epoch, frames, summaries)
             for client_id in after.clients.changes_since(before.clients)[0]:
-                journal_rows.put_client(self._db, client_id, after.clients[client_id])
+                client = after.clients[client_id]
+                journal_rows.put_client(self._db, client_id, client)
+                if client.paces != before.client(client_id).paces:
+                    journal_rows.put_paces(self._db, client_id, client.paces)
             if keep_updates:
                 journal_rows.put_kept_updates(self._db, actions)
                 journal_rows.put_noise_seeds(self._db, noise_seeds)

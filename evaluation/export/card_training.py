@@ -118,6 +118,8 @@ def _phase_row(card: CardData, index: int) -> tuple[str, ...]:
     begin = card.run.phase_ends[index - 1] if index else 0
     done = min(max(card.version - begin, 0), phase.versions)
     local = f"{phase.local_steps} steps" if phase.local_steps else f"{phase.local_epochs} epochs"
+    if limits := card.run.config.schedule.adaptive_steps:
+        local = f"{limits[0]} to {limits[1]} steps by speed, usually {phase.local_steps}"
     versions = f"{done} of {phase.versions}"
     rate = f"{phase.lr:g}, {phase.lr_schedule}"
     return (str(index + 1), _objective(phase), versions, local, rate, str(phase.batch_size))

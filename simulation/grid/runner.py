@@ -11,6 +11,7 @@ import os
 import queue
 import shutil
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Event as Flag
@@ -111,6 +112,7 @@ def _in_processes(
 def _work(waiting: Any, done: Any, ended: Any, parent: int) -> None:
     """Simulate cells of a queue until it is empty; runs in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    warnings.filterwarnings("ignore", category=FutureWarning)  # as in the parent
     flag = _ParentFlag(ended, parent)
     while (job := waiting.get()) is not None:
         number, cell = job

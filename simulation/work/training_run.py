@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from common.config.config import FederationConfig
+from common.files import make_private
 from common.paths import cache_dir
 from common.protocol.tasks import BaseRef
 from common.run_directory.recorded_run import read_run
@@ -14,6 +19,7 @@ from evaluation.update_scorer import HeldoutLoss
 from learning.progress import ProgressCallback
 from preparation import base_model
 from preparation.base_model import MessageCallback
+from preparation.data import is_prepared
 from preparation.run import prepare_run
 from simulation.population.population import make_population
 from simulation.population.row_faults import spoil_rows
@@ -34,11 +40,23 @@ def prepare_training(
 
     Raises the errors of `preparation.run.prepare_run`.
     """
-    prepared = prepare_run(config, cache_dir(), on_progress, on_message, directory)
+    with _dealing(config):
+        prepared = prepare_run(config, cache_dir(), on_progress, on_message, directory)
     population = make_population(config.simulation, list(prepared.rows), streams)
     faulty = [client.name for client in population if client.faulty]
     spoil_rows(directory / "clients", faulty, config.simulation, prepared.labels, streams)
     return prepared
+
+
+@contextmanager
+def _dealing(config: FederationConfig) -> Iterator[None]:
+    """Wait for other simulations that deal rows into the same folder, as cells of a grid do."""
+    if config.data.dir is None or is_prepared(folder := Path(config.data.dir)):
+        yield
+        return
+    make_private(folder.parent)
+    with FileLock(folder.with_name(f".{folder.name}.dealing")):
+        yield
 
 
 def find_base_model(base: BaseRef, on_progress: ProgressCallback) -> Path:

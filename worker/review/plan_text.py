@@ -121,7 +121,7 @@ def _base(plan: RunPlan) -> str:
 
 def _phase(phase: PlannedPhase) -> str:
     length = (
-        f"{phase.local_steps} steps of {phase.batch_size} rows"
+        f"{_steps(phase)} of {phase.batch_size} rows"
         if phase.local_steps
         else f"{phase.local_epochs} passes over the rows, {phase.batch_size} at a time"
     )
@@ -129,6 +129,13 @@ def _phase(phase: PlannedPhase) -> str:
         f"{phase.objective}{_plugin(phase)} from {phase.kind} rows ({FIELDS[phase.kind]}),"
         f" {phase.versions} versions; a task has {length}, learning rate up to {phase.lr:g}"
     )
+
+
+def _steps(phase: PlannedPhase) -> str:
+    if phase.adaptive_steps is None:
+        return f"{phase.local_steps} steps"
+    least, most = phase.adaptive_steps
+    return f"{least} to {most} steps by the speed of this machine, usually {phase.local_steps},"
 
 
 def _plugin(phase: PlannedPhase) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from common.errors import ConfigError
 from common.protocol.evaluations import EvalTask
-from common.protocol.run_plan import RunPlan
+from common.protocol.run_plan import PlannedPhase, RunPlan
 from common.protocol.tasks import TrainTask
 
 _ROUNDING = 1 + 1e-9  # of learning rates, which follow from a schedule
@@ -44,7 +44,7 @@ def _differences(plan: RunPlan, task: TrainTask | EvalTask) -> Iterator[tuple[st
         training = task.training
         pairs += [
             ("codec", task.update_codec, plan.update_codec),
-            ("steps", training.steps, phase.local_steps),
+            ("steps", training.steps, _steps(phase, training.steps)),
             ("epochs", training.epochs, phase.local_epochs),
             ("batch_size", training.batch_size, phase.batch_size),
             ("clip_norm", task.clip_norm, plan.privacy.clip_norm if plan.privacy else None),
@@ -67,6 +67,14 @@ def _of_evaluation(plan: RunPlan, task: EvalTask) -> list[tuple[str, object, obj
         return [("evaluation", "asked for", "not")]
     limit = plan.evaluation.max_rows
     return [("number of rows", max(task.max_rows, limit), limit)]
+
+
+def _steps(phase: PlannedPhase, steps: int) -> object:
+    """Return the steps of a task that the plan allows: these, if they are within its limits."""
+    if phase.adaptive_steps is None:
+        return phase.local_steps
+    least, most = phase.adaptive_steps
+    return steps if least <= steps <= most else f"{least} to {most}"
 
 
 def _max_length(task: TrainTask | EvalTask) -> int:

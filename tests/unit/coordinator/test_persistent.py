@@ -40,10 +40,10 @@ def test_changes_are_found_whether_the_maps_have_one_origin_or_not() -> None:
 
 
 def test_changes_are_found_after_more_of_them_than_a_map_remembers() -> None:
-    start = after = OrderedMap({key: str(key) for key in range(1000)})
-    for key in range(2 * MAX_CHANGES):
-        after = after.put(999 - key, "new")
-    assert after.changes_since(start) == ([*range(1000 - 2 * MAX_CHANGES, 1000)], [])
+    start = after = OrderedMap({key: str(key) for key in range(4 * MAX_CHANGES)})
+    for key in reversed(range(2 * MAX_CHANGES)):
+        after = after.put(key, "new")
+    assert after.changes_since(start) == ([*range(2 * MAX_CHANGES)], [])
 
 
 def test_a_key_that_returns_is_the_last_one() -> None:

@@ -56,6 +56,14 @@ def test_tasks_of_the_plan_pass() -> None:
     check_planned(plan(), evaluation())
 
 
+def test_steps_by_speed_pass_within_the_limits_of_the_plan() -> None:
+    phase = plan().phases[0].model_copy(update={"adaptive_steps": (2, 20)})
+    adaptive = plan(phases=(phase,))
+    check_planned(adaptive, task(layout="cd" * 32, steps=20))
+    with pytest.raises(ConfigError, match="steps is 21, and in the plan 2 to 20"):
+        check_planned(adaptive, task(layout="cd" * 32, steps=21))
+
+
 @pytest.mark.parametrize(
     ("changed", "what"),
     [
