@@ -23,10 +23,14 @@ from common.run_directory.recorded_run import read_run
 
 HERE = Path(__file__).parent
 PEERS = {"Flower": ("flower", "flwr==1.42.*"), "APPFL": ("appfl", "appfl==1.12.*")}
+VARIANTS = (", gradients", ", models", ", as ours")
 EQUAL = 1e-5
 """Difference of the steps up to which rounding explains it: float32 has 24 bits."""
 REASONS = {
-    ("Flower", "FedAdagrad"): "Flower begins with v = 0; here and in the paper it begins with τ²",
+    (
+        "Flower",
+        "FedAdagrad, β₁ = 0",
+    ): "Flower begins with v = 0; here and in the paper it begins with τ²",
     ("Flower", "FedAdam"): "Flower begins with v = 0, and corrects η for the bias of m and v",
     ("Flower", "FedYogi"): "Flower begins with v = 0; here and in the paper it begins with τ²",
     ("Flower", "Krum"): "Flower compares whole models, fccl updates; see the choice of clients",
@@ -55,7 +59,9 @@ def main() -> None:
         python = environment(arguments.work / f"env-{name}", package)
         subprocess.run([python, HERE / f"{name}_side.py", folder], check=True)
         for algorithm, found in read_versions(folder / f"{name}.npz").items():
-            base = algorithm.removesuffix(", gradients").removesuffix(", models")
+            base = algorithm
+            for variant in VARIANTS:
+                base = base.removesuffix(variant)
             rows.append((peer, algorithm, *differences(start, own[base], found)))
     text = table(rows)
     print(text)

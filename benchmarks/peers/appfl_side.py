@@ -36,7 +36,7 @@ SYNCHRONOUS: dict[str, tuple[Any, dict[str, Any]]] = {
     "FedAvg by size": (FedAvgAggregator, _SIZE),
     "FedAvg, equal weights": (FedAvgAggregator, {}),
     "FedAvgM": (FedAvgMAggregator, {"server_momentum_param_1": 0.9, **_SIZE}),
-    "FedAdagrad": (FedAdagradAggregator, _ADAPTIVE),
+    "FedAdagrad, β₁ = 0": (FedAdagradAggregator, {**_ADAPTIVE, "server_momentum_param_1": 0.0}),
     "FedAdam": (FedAdamAggregator, _ADAPTIVE),
     "FedYogi": (FedYogiAggregator, _ADAPTIVE),
 }

@@ -20,11 +20,11 @@ ADAPTIVE_RATE = 0.003
 FAULTY_SHARE = 0.2
 
 
-def _optimizer(name: str, rate: float) -> dict[str, Any]:
+def _optimizer(name: str, rate: float, **settings: float) -> dict[str, Any]:
     return {
         "contribution_mode": "size",
         "server_lr": rate,
-        "optimizer": {"name": name},
+        "optimizer": {"name": name, **settings},
         "staleness": "constant",
     }
 
@@ -40,7 +40,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "FedAvg by size": {"contribution_mode": "size", "staleness": "constant"},
     "FedAvg, equal weights": {"contribution_mode": "uniform", "staleness": "constant"},
     "FedAvgM": _optimizer("momentum", 1.0),
-    "FedAdagrad": _optimizer("adagrad", ADAPTIVE_RATE),
+    "FedAdagrad, β₁ = 0": _optimizer("adagrad", ADAPTIVE_RATE, beta1=0.0),
     "FedAdam": _optimizer("adam", ADAPTIVE_RATE),
     "FedYogi": _optimizer("yogi", ADAPTIVE_RATE),
     "FedBuff, s = (1 + τ)^-0.5": {"contribution_mode": "uniform"},

@@ -25,6 +25,7 @@ from simulation.experiments.definitions import asynchrony, contributions, screen
 from simulation.experiments.document import write_results
 from simulation.experiments.experiment import Experiment
 from simulation.experiments.results import read_run
+from simulation.experiments.slow_clients import with_slow_clients
 from simulation.grid.cells import Cell, make_cells
 from simulation.grid.grid import Grid
 from simulation.grid.runner import CellResult, run_cells
@@ -84,6 +85,9 @@ def cells_of(experiment: Experiment, data: Path, work: Path) -> list[Cell]:
     for seed in experiment.seeds:
         grid = Grid({"run.seed": (seed,)}, tuple(experiment.cases))
         found += make_cells(base, grid, work / experiment.key)
+    if experiment.slowest_label is not None:
+        folder = work / experiment.key
+        found = [with_slow_clients(each, experiment.slowest_label, folder) for each in found]
     for cell in found:
         check_simulation(cell.config)
     return found

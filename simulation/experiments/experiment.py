@@ -32,6 +32,7 @@ class Experiment:
         baseline: Name of the case with which the others are compared.
         cases: What differs from the task's settings.
         note: What a reader must know about the settings.
+        slowest_label: If set, the clients with the largest share of this label are the slow ones.
     """
 
     key: str
@@ -45,3 +46,4 @@ class Experiment:
     cases: Sequence[Case]
     seeds: Sequence[int] = FIVE
     note: str = ""
+    slowest_label: str | None = None

@@ -139,4 +139,51 @@ SMOLLM2 = Experiment(
     note="SmolLM2-135M-Instruct, LoRA r = 8 on its two uppermost layers, instruction tuning on"
     " machine-written instructions; 3 local steps of batch 4.",
 )
-EXPERIMENTS = (TUNE, REPORT, SMOLLM2)
+SKEW_S = 60.0
+"""Virtual time after which the cases of experiment a-skew are compared."""
+
+
+def _in_time(case: Case) -> Case:
+    common = {
+        "simulation.max_s": SKEW_S,
+        "aggregation.contribution_mode": "size",
+        "schedule.concurrency": 20,
+        "schedule.max_staleness": 100,
+        "data.alpha": 0.2,
+        "simulation.stragglers": 0.0,
+        "simulation.measure_every": max(1, 20 // case.settings["schedule.buffer_size"]),
+    }
+    return Case(case.name, {**case.settings, **common})
+
+
+SKEWED = Experiment(
+    key="a-skew",
+    title="Slow clients that hold what the others do not",
+    task="minilm",
+    part="report",
+    outcome="loss",
+    question="What does each schedule make of the same virtual time, when the slow clients are"
+    " those with the most rows of one class?",
+    expected="Over-selection and deadlines never hear the slow clients, so their model knows one"
+    " class less well, and their loss on all rows is higher. Asynchronous runs hear them, late and"
+    " discounted: a little better. The cache of last updates repeats what slow clients said, and is"
+    " best.",
+    baseline="sync, over-selection 10 of 20",
+    slowest_label="1",
+    cases=[
+        _in_time(case)
+        for case in (
+            synchronous("sync, over-selection 10 of 20", 10, 2000),
+            synchronous("sync, wait for all", 20, 2000),
+            asynchronous("async, K = 5", 5, 2000),
+            asynchronous("async, K = 5, no discount", 5, 2000, aggregation__staleness="constant"),
+            asynchronous("async, K = 10", 10, 2000),
+        )
+    ],
+    seeds=THREE,
+    note="As experiment a, but all 20 clients work at a time, labels are dealt by Dirichlet(0.2),"
+    " and the 8 clients with the largest share of positive sentences are ten times slower. Every"
+    " case ends after 60 virtual seconds. Held-out rows have both classes in equal parts."
+    " max_staleness is 100, so that no late update is refused.",
+)
+EXPERIMENTS = (TUNE, REPORT, SKEWED, SMOLLM2)
