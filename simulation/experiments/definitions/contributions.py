@@ -67,9 +67,10 @@ EXPERIMENTS = (
         baseline=CLEAN,
         cases=[*_CLEAN_CASES, *_NOISY_CASES, *_LYING_CASES],
         note="Asynchronous, K = 5 of 10 tasks in flight, 100 updates, the same 20 clients as in"
-        " experiment a; 6 of them are faulty. FCCL has its defaults (mode combined, log scale, T = 1,"
-        " floor 0.1). Only the sources train and holdout read a loss that clients claim: for all"
-        " other weights a lying client is a noisy one. Loss: mean of the last three measurements. *Kept* is the drop of the"
-        " held-out loss, over the drop of FedAvg with honest clients in the same federation.",
+        " experiment a; 6 of them are faulty. FCCL has its defaults (mode combined, log scale,"
+        " T = 1, floor 0.1). Only the sources train and holdout read a loss that clients claim: for"
+        " all other weights a lying client is a noisy one. Loss: mean of the last three"
+        " measurements. *Kept* is the drop of the held-out loss, over the drop of FedAvg with"
+        " honest clients in the same federation.",
     ),
 )
