@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from simulation.experiments.experiment import Experiment
 from simulation.experiments.statistics import Estimate, estimate, estimate_ratio
 from simulation.grid.runner import CellResult
 from simulation.records import Measurement, read_measurements
-
-_LAST = 3
-"""Number of measurements whose mean is the loss at the end."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,7 @@ class Figures:
 
     Attributes:
         start_loss: Held-out loss of version 0.
-        loss, accuracy: Means of the last measurements; accuracy only where there is one.
+        loss, accuracy: Of the last version; accuracy only where there is one.
         target_s, target_updates: Virtual time and updates until the target; None if it was not
             reached.
         seconds: Virtual time of the whole run.
@@ -67,15 +63,14 @@ def read_run(result: CellResult) -> Run | None:
         return None
     directory: Path = result.cell.config.run.path
     measured = read_measurements(directory)
-    last = measured[-_LAST:]
+    last = measured[-1]
     reached = next((m for m in measured if m.seconds == summary.target_s), None)
-    accuracies = [m.metrics["accuracy"] for m in last if "accuracy" in m.metrics]
     figures = Figures(
         case=result.cell.case,
         seed=summary.seed,
         start_loss=measured[0].loss,
-        loss=fmean(m.loss for m in last),
-        accuracy=fmean(accuracies) if accuracies else None,
+        loss=last.loss,
+        accuracy=last.metrics.get("accuracy"),
         target_s=summary.target_s,
         target_updates=reached.updates if reached else None,
         seconds=summary.seconds,

@@ -80,6 +80,8 @@ TUNE = Experiment(
             synchronous("sync, wait for all"),
             synchronous("sync, deadline 10 s", schedule__quorum=5, schedule__round_deadline_s=10.0),
             synchronous("sync, deadline 20 s", schedule__quorum=5, schedule__round_deadline_s=20.0),
+            synchronous("sync, deadline 7 s", schedule__quorum=5, schedule__round_deadline_s=7.0),
+            synchronous("sync, deadline 5 s", schedule__quorum=5, schedule__round_deadline_s=5.0),
             synchronous("sync, over-selection 7 of 10", 7),
             synchronous("sync, over-selection 5 of 10", 5),
             asynchronous("async, K = 5", 5),
@@ -151,7 +153,7 @@ def _in_time(case: Case) -> Case:
         "schedule.max_staleness": 100,
         "data.alpha": 0.2,
         "simulation.stragglers": 0.0,
-        "simulation.measure_every": max(1, 20 // case.settings["schedule.buffer_size"]),
+        "simulation.measure_every": max(1, 40 // case.settings["schedule.buffer_size"]),
     }
     return Case(case.name, {**case.settings, **common})
 
