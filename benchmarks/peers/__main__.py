@@ -33,12 +33,47 @@ REASONS = {
     ): "Flower begins with v = 0; here and in the paper it begins with τ²",
     ("Flower", "FedAdam"): "Flower begins with v = 0, and corrects η for the bias of m and v",
     ("Flower", "FedYogi"): "Flower begins with v = 0; here and in the paper it begins with τ²",
-    ("Flower", "Krum"): "Flower compares whole models, fccl updates; see the choice of clients",
     ("APPFL", "FedBuff, s = (1 + τ)^-0.5, models"): "APPFL's default adds s (x_i − x_t), a step"
     " toward the client's model, which takes back what others did since; fccl adds s Δ_i",
     ("APPFL", "FedAsync, s = (1 + τ)^-0.5, models"): "the paper's mixing x ← (1 − α s) x + α s x_i;"
     " fccl adds α s Δ_i, which is the same only for a fresh base",
 }
+
+
+INTRODUCTION = """# The aggregation code of Flower and APPFL, on the same updates
+
+**Question.** Where the algorithm is the same, do Flower 1.42, APPFL 1.12 and fccl make the same
+versions?
+
+**Expected**, written before the run. Equal up to the rounding of float32 for FedAvg, FedAvgM,
+trimmed mean and median; other numbers for adaptive optimizers where a framework begins with other
+moments, for Krum, because Flower compares whole models, and for asynchronous algorithms that mix
+models instead of adding updates.
+
+**Settings.** 6 versions of 5 updates from a simulated asynchronous run on MiniLM (62,210 values in
+each update), with the staleness of that run; for FedAsync each update is a version. Every framework
+goes on from its own version and gets the same Δ of each client. Each runs in an environment of its
+own, and its code is called as its server does. Columns: ‖ours − theirs‖ / ‖ours − version 0‖.
+fccl's floor, cap, norm clip and participation factor, which the others do not have, are off.
+
+**Command.** `python -m benchmarks.peers --data DIR`
+"""
+FOUND = """## What was found
+
+Where the algorithm is the same, the numbers are equal. The differences are choices:
+
+* **Adaptive optimizers.** Flower begins with v = 0, and corrects FedAdam's bias; fccl and APPFL
+  follow algorithm 2 of Reddi et al.: v begins with τ², and there is no correction. With our
+  beginning, and the correction taken away ("as ours"), Flower makes the same versions, so nothing
+  else differs.
+* **Asynchronous algorithms.** APPFL's default mixes the client's *model* into the newest version,
+  as the FedAsync paper writes it, so a stale model takes back what others did since its base. fccl
+  adds the *update*, as FedBuff does. With `gradient_based` APPFL does the same, and makes the same
+  versions, staleness included.
+* **Krum** makes the same choice, against what was expected: the models of a round begin with one
+  version, so distances of models are distances of updates.
+* Flower 1.42 has no asynchronous strategy to compare with.
+"""
 
 
 def main() -> None:
@@ -65,7 +100,7 @@ def main() -> None:
             rows.append((peer, algorithm, *differences(start, own[base], found)))
     text = table(rows)
     print(text)
-    (arguments.out / "peers-table.md").write_text(text, encoding="utf-8")
+    (arguments.out / "peers.md").write_text(f"{INTRODUCTION}\n{text}\n{FOUND}", encoding="utf-8")
 
 
 def environment(folder: Path, package: str) -> Path:

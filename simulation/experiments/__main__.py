@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def main() -> None:
     """Run one experiment."""
     arguments = _parser().parse_args()
     experiment = EXPERIMENTS[arguments.key]
+    if arguments.seeds:
+        experiment = replace(experiment, seeds=tuple(arguments.seeds))
     try:
         cells = cells_of(experiment, arguments.data, arguments.work)
         stop = threading.Event()
@@ -50,7 +53,7 @@ def main() -> None:
     except FcclError as error:
         sys.exit(str(error))
     failed = [result for result in results if result.error]
-    runs = [run for result in results if (run := read_run(result))]
+    runs = [run for result in results if (run := read_run(result, experiment.steady_loss))]
     if runs:
         write_results(experiment, runs, arguments.out)
     sys.exit(f"{len(failed)} runs failed" if failed else 0)
@@ -71,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, default=Path("runs/experiments"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each [2]")
+    parser.add_argument("--seeds", type=int, nargs="+", help="some of its seeds [all]")
     parser.add_argument("--check", action="store_true", help="only check the settings of all runs")
     return parser
 

@@ -68,6 +68,8 @@ def _time_row(summary: CaseSummary) -> dict[str, str]:
         "reached": f"{summary.reached} of {summary.seeds}",
         "virtual seconds to the target": _text(summary.target_s, 0),
         "times as fast as the baseline": _text(summary.speedup, 2),
+        "seconds to the steady loss": _text(summary.steady_s, 0),
+        "times as fast": _text(summary.steady_speedup, 2),
         "updates to the target": _text(summary.target_updates, 0),
         "tasks per update": f"{summary.tasks_per_update:.2f}",
     }

@@ -32,6 +32,8 @@ class Experiment:
         baseline: Name of the case with which the others are compared.
         cases: What differs from the task's settings.
         note: What a reader must know about the settings.
+        steady_loss: Loss that the mean of three measurements in a row must reach; a single lucky
+            version does not.
         slowest_label: If set, the clients with the largest share of this label are the slow ones.
     """
 
@@ -47,3 +49,4 @@ class Experiment:
     seeds: Sequence[int] = FIVE
     note: str = ""
     slowest_label: str | None = None
+    steady_loss: float | None = None

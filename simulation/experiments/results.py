@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from simulation.experiments.experiment import Experiment
@@ -22,6 +23,7 @@ class Figures:
         loss, accuracy: Of the last version; accuracy only where there is one.
         target_s, target_updates: Virtual time and updates until the target; None if it was not
             reached.
+        steady_s: Virtual seconds until the mean of three measurements is at `steady_loss`.
         seconds: Virtual time of the whole run.
         tasks: Tasks that were issued, those whose answer was not used included.
     """
@@ -33,6 +35,7 @@ class Figures:
     accuracy: float | None
     target_s: float | None
     target_updates: int | None
+    steady_s: float | None
     seconds: float
     versions: int
     updates: int
@@ -56,7 +59,7 @@ class Run:
     measurements: Sequence[Measurement]
 
 
-def read_run(result: CellResult) -> Run | None:
+def read_run(result: CellResult, steady_loss: float | None = None) -> Run | None:
     """Return a finished cell's run; None if it failed."""
     summary = result.summary
     if summary is None:
@@ -73,6 +76,7 @@ def read_run(result: CellResult) -> Run | None:
         accuracy=last.metrics.get("accuracy"),
         target_s=summary.target_s,
         target_updates=reached.updates if reached else None,
+        steady_s=steady_seconds(measured, steady_loss),
         seconds=summary.seconds,
         versions=summary.versions,
         updates=summary.updates,
@@ -83,12 +87,22 @@ def read_run(result: CellResult) -> Run | None:
     return Run(figures, measured)
 
 
+def steady_seconds(measured: Sequence[Measurement], loss: float | None) -> float | None:
+    """Return when the mean of three measurements in a row was at a loss; None if it never was."""
+    if loss is None:
+        return None
+    for last in range(2, len(measured)):
+        if fmean(m.loss for m in measured[last - 2 : last + 1]) <= loss:
+            return measured[last].seconds
+    return None
+
+
 @dataclass(frozen=True)
 class CaseSummary:
     """Figures of one case over its seeds; None where there are none.
 
     Attributes:
-        speedup: Time of the baseline over the case's, paired by seed.
+        speedup, steady_speedup: Time of the baseline over the case's, paired by seed.
         kept: Drop of the loss over the baseline's drop, paired by seed.
         tasks_per_update: Tasks issued for each update that was accepted.
     """
@@ -99,6 +113,8 @@ class CaseSummary:
     target_s: Estimate | None
     target_updates: Estimate | None
     speedup: Estimate | None
+    steady_s: Estimate | None
+    steady_speedup: Estimate | None
     loss: Estimate | None
     accuracy: Estimate | None
     kept: Estimate | None
@@ -125,6 +141,10 @@ def _summary(name: str, own: Sequence[Figures], baseline: dict[int, Figures]) ->
         target_updates=estimate([float(f.target_updates) for f in own if f.target_updates]),
         speedup=estimate_ratio(
             [b.target_s / a.target_s for a, b in pairs if a.target_s and b.target_s]
+        ),
+        steady_s=estimate([each.steady_s for each in own if each.steady_s is not None]),
+        steady_speedup=estimate_ratio(
+            [b.steady_s / a.steady_s for a, b in pairs if a.steady_s and b.steady_s]
         ),
         loss=estimate([each.loss for each in own]),
         accuracy=estimate([each.accuracy for each in own if each.accuracy is not None]),

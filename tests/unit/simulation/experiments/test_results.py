@@ -6,8 +6,9 @@ import pytest
 
 from simulation.experiments.document import table
 from simulation.experiments.experiment import Experiment
-from simulation.experiments.results import Figures, Run, summarize
+from simulation.experiments.results import Figures, Run, steady_seconds, summarize
 from simulation.grid.grid import Case
+from simulation.records import Measurement
 
 EXPERIMENT = Experiment(
     key="x",
@@ -31,6 +32,7 @@ def make_run(case: str, seed: int, loss: float, target_s: float | None) -> Run:
         accuracy=None,
         target_s=target_s,
         target_updates=None if target_s is None else 10,
+        steady_s=None,
         seconds=100.0,
         versions=2,
         updates=10,
@@ -66,3 +68,11 @@ def test_a_table_of_losses_has_no_columns_of_times() -> None:
     text = table(experiment, summarize(experiment, [make_run("slow", 0, 0.5, None)]))
 
     assert text.splitlines()[-1] == "| slow | 0.500 | 100 |"
+
+
+def test_a_single_lucky_version_is_not_steady() -> None:
+    losses = [0.9, 0.3, 0.9, 0.5, 0.5, 0.5]
+    measured = [Measurement(i, 10.0 * i, loss, {}, i, i, 0, 0) for i, loss in enumerate(losses)]
+
+    assert steady_seconds(measured, 0.5) == 50.0
+    assert steady_seconds(measured, 0.4) is None
