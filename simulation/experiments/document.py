@@ -53,7 +53,10 @@ def _page(experiment: Experiment, summaries: Sequence[CaseSummary], found: str) 
 
 def table(experiment: Experiment, summaries: Sequence[CaseSummary]) -> str:
     """Return the table of an experiment in Markdown."""
-    rows = [_time_row(s) if experiment.outcome == "time" else _loss_row(s) for s in summaries]
+    rows = [
+        _time_row(s) if experiment.outcome == "time" else _loss_row(experiment, s)
+        for s in summaries
+    ]
     if not rows:
         return "No run is finished."
     columns = [key for key in rows[0] if any(row[key] for row in rows)]
@@ -72,16 +75,18 @@ def _time_row(summary: CaseSummary) -> dict[str, str]:
         "times as fast": _text(summary.steady_speedup, 2),
         "updates to the target": _text(summary.target_updates, 0),
         "tasks per update": f"{summary.tasks_per_update:.2f}",
+        "clients heard, of 20": _text(summary.clients, 1),
     }
 
 
-def _loss_row(summary: CaseSummary) -> dict[str, str]:
+def _loss_row(experiment: Experiment, summary: CaseSummary) -> dict[str, str]:
     kept = summary.kept
     percent = None if kept is None else scaled(kept, 100)
     return {
         "case": summary.case,
         "held-out loss": _text(summary.loss, 3),
         "accuracy": _text(summary.accuracy, 3),
+        "clients heard, of 20": _text(summary.clients, 0) if experiment.slowest_label else "",
         "kept, % of the baseline's improvement": _text(percent, 0),
     }
 

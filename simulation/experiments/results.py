@@ -8,10 +8,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from common.files import read_jsonl
 from simulation.experiments.experiment import Experiment
 from simulation.experiments.statistics import Estimate, estimate, estimate_ratio
 from simulation.grid.runner import CellResult
 from simulation.records import Measurement, read_measurements
+
+CLIENT_METRICS = "client_metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Figures:
         steady_s: Virtual seconds until the mean of three measurements is at `steady_loss`.
         seconds: Virtual time of the whole run.
         tasks: Tasks that were issued, those whose answer was not used included.
+        clients: Clients of which an update was accepted.
     """
 
     case: str
@@ -40,6 +44,7 @@ class Figures:
     versions: int
     updates: int
     tasks: int
+    clients: int
     mb_up: float
     wall_s: float
 
@@ -81,6 +86,7 @@ def read_run(result: CellResult, steady_loss: float | None = None) -> Run | None
         versions=summary.versions,
         updates=summary.updates,
         tasks=summary.tasks,
+        clients=len({line["client_id"] for line in read_jsonl(directory / CLIENT_METRICS)}),
         mb_up=summary.bytes_up / 1e6,
         wall_s=summary.wall_s,
     )
@@ -105,6 +111,7 @@ class CaseSummary:
         speedup, steady_speedup: Time of the baseline over the case's, paired by seed.
         kept: Drop of the loss over the baseline's drop, paired by seed.
         tasks_per_update: Tasks issued for each update that was accepted.
+        clients: Clients of which an update was accepted.
     """
 
     case: str
@@ -119,6 +126,7 @@ class CaseSummary:
     accuracy: Estimate | None
     kept: Estimate | None
     tasks_per_update: float
+    clients: Estimate | None
 
 
 def summarize(experiment: Experiment, runs: Sequence[Run]) -> list[CaseSummary]:
@@ -149,6 +157,7 @@ def _summary(name: str, own: Sequence[Figures], baseline: dict[int, Figures]) ->
         loss=estimate([each.loss for each in own]),
         accuracy=estimate([each.accuracy for each in own if each.accuracy is not None]),
         kept=estimate([_drop(a) / _drop(b) for a, b in pairs if _drop(b) > 0]),
+        clients=estimate([float(each.clients) for each in own]),
         tasks_per_update=sum(f.tasks for f in own) / max(1, sum(f.updates for f in own)),
     )
 

@@ -37,6 +37,7 @@ def make_run(case: str, seed: int, loss: float, target_s: float | None) -> Run:
         versions=2,
         updates=10,
         tasks=15,
+        clients=4,
         mb_up=1.0,
         wall_s=1.0,
     )
