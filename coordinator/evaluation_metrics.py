@@ -1,4 +1,4 @@
-"""Metrics of evaluations at the sites and of clients' contributions, for Prometheus.
+"""Metrics of evaluations, of clients' contributions and of their privacy, for Prometheus.
 
 Figures of the newest evaluated version of each phase: a label for the version would add time series
 for as long as a run lasts. `coordinator/metrics.py` exposes them.
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from common.evaluation.rows import EvaluationRow
+from common.privacy import NOT_COVERED, PrivacySpending
 
 
 def contribution_gauges(contributions: Mapping[str, float]) -> Iterator[Metric]:
@@ -21,6 +22,25 @@ def contribution_gauges(contributions: Mapping[str, float]) -> Iterator[Metric]:
     )
     for client, value in contributions.items():
         gauge.add_metric([client], value)
+    yield gauge
+
+
+def privacy_gauges(privacy: PrivacySpending | None) -> Iterator[Metric]:
+    if privacy is None:
+        return
+    gauge = GaugeMetricFamily(
+        "fccl_privacy_epsilon",
+        f"Epsilon of the most exposed client; {NOT_COVERED}",
+        labels=["when"],
+    )
+    values = {
+        "now": privacy.epsilon,
+        "end": privacy.epsilon_at_end,
+        "cap": privacy.epsilon_at_cap,
+    }
+    for when, value in values.items():
+        if value is not None:
+            gauge.add_metric([when], value)
     yield gauge
 
 

@@ -32,8 +32,13 @@ from coordinator.core.events import (
     RecordScores,
 )
 from coordinator.core.minimum import live_clients, minimum
+from coordinator.core.privacy import current_spending
 from coordinator.core.state import BufferedUpdate, CoordinatorState
-from coordinator.evaluation_metrics import contribution_gauges, evaluation_gauges
+from coordinator.evaluation_metrics import (
+    contribution_gauges,
+    evaluation_gauges,
+    privacy_gauges,
+)
 from coordinator.observer import CoordinatorObserver
 from coordinator.publish import rows
 from coordinator.storage.run import Run
@@ -208,6 +213,7 @@ class CoordinatorMetrics(CoordinatorObserver):
         yield gauge("fccl_quarantined_clients", "Clients given no more tasks", quarantined)
         yield gauge("fccl_store_up", "1: Redis answers", health.is_working("store"))
         yield gauge("fccl_broker_up", "1: RabbitMQ is connected", health.is_working("broker"))
+        yield from privacy_gauges(current_spending(plan, state))
         yield from self._compute_losses()
         yield from contribution_gauges(self._newest.contributions)
         yield from evaluation_gauges(self._newest.evaluations)

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from common.byte_sizes import format_bytes
 from common.clock import format_time
+from common.privacy import NOT_COVERED
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.naming import LOCAL_SITE
 from common.store.inbox_totals import add_up
@@ -60,6 +61,9 @@ def _summary(view: FederationView, now: float) -> RenderableType:
         cost = f"{info.scores.seconds:.0f} s, {format_bytes(info.scores.nbytes)}"
         scored = f"{plural(info.scores.updates, 'update')} scored by {info.contribution_source!r}"
         grid.add_row("scores", f"{scored}: {cost}")
+    if info.privacy is not None:
+        grid.add_row("privacy", info.privacy.text())
+        grid.add_row("", NOT_COVERED)
     if losses:
         grid.add_row("train loss", "  ".join(f"{loss:.3f}" for loss in losses[-10:]))
     grid.add_row("queues", depths or "none")

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from common.disk_errors import disk_errors, is_refusal
 from common.files import write_durable
 from common.protocol import codec
-from common.protocol.fields import CodecName
+from common.protocol.fields import FEEDBACK_CODECS, CodecName
 from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Tensors
 from worker.events import GOES_ON
@@ -45,7 +45,7 @@ def encode(name: CodecName, delta: Tensors, residual: Residual) -> tuple[TensorL
         ValueError: Δ holds a value that is not finite.
         DiskError: The disk refuses.
     """
-    if name not in codec.NEEDS_FEEDBACK:
+    if name not in FEEDBACK_CODECS:
         return codec.encode(name, delta)
     carried = _load(residual)
     total = {key: tensor + carried.get(key, 0) for key, tensor in delta.items()}

@@ -161,7 +161,7 @@ class Trainer:
             form = AdapterForm(frozen=task.frozen is not None)
             local = form.of(lora.read_adapter(loaded.model))
             delta = {name: local[name] - adapter[name] for name in local}
-            norm = l2_norm(delta)
+            delta, norm = clip_to_norm(delta, task.clip_norm)
         stats = ContributionStats(
             num_samples=len(train),
             num_tokens=result.tokens,
@@ -254,6 +254,19 @@ def _with_logit_adjustment(shard: TokenisedShard, task: TrainTask) -> TokenisedS
 
 def l2_norm(tensors: Tensors) -> float:
     return math.sqrt(sum(float(np.square(t, dtype=np.float64).sum()) for t in tensors.values()))
+
+
+def clip_to_norm(delta: Tensors, limit: float | None) -> tuple[Tensors, float]:
+    """Return a delta scaled down to an L2 norm of at most `limit`, over all tensors, and its norm.
+
+    None does not limit it.
+    """
+    norm = l2_norm(delta)
+    if limit is None or norm <= limit:
+        return delta, norm
+    factor = np.float32(limit / norm)
+    clipped = {name: factor * tensor for name, tensor in delta.items()}
+    return clipped, l2_norm(clipped)
 
 
 def _reported_loss(loss: float) -> float:

@@ -27,7 +27,6 @@ from common.protocol.tensors import Array, Tensors
 
 BLOCK = 64  # values that share one scale in int8 and int4
 TOPK_FRACTION = 0.1
-NEEDS_FEEDBACK: frozenset[CodecName] = frozenset({"int4", "topk"})
 BytesLike = bytes | memoryview
 
 

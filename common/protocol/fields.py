@@ -42,6 +42,8 @@ RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """Id of a run. Like its name it has no dot, which separates the parts of queue names."""
 CodecName = Literal["fp32", "bf16", "int8", "int4", "topk"]
+FEEDBACK_CODECS: frozenset[CodecName] = frozenset({"int4", "topk"})
+"""Codecs that drop so much that they need error feedback."""
 ObjectiveName = Literal["sft", "dpo", "kto", "classification"]
 RowKind = Literal["sft", "va", "kto", "cls"]
 """The kind of rows of a client's file, and the end of the file's name: `client_0_va.jsonl`."""

@@ -132,6 +132,12 @@ def parse_prompt(meta: Mapping[str, str]) -> PromptSpec | None:
     return None if text is None else PromptSpec.model_validate_json(text)
 
 
+def parse_frozen(meta: Mapping[str, str]) -> BlobRef | None:
+    """Return the frame of the frozen tensors that a journal records; None if it records none."""
+    text = meta.get("frozen")
+    return None if text is None else BlobRef.model_validate_json(text)
+
+
 PluginOption = (
     bool
     | Annotated[int, Field(ge=-(2**53), le=2**53)]
@@ -198,6 +204,8 @@ class TrainTask(Record):
         precision: How the base model is held; None stands for the defaults.
         holdout_budget: Limit of the time for measuring the holdout before and after training, as a
             share of the training time; None measures in any case.
+        clip_norm: The whole update is scaled down to this Euclidean norm, for differential privacy;
+            the coordinator does so, too.
         plugin: Changes how the objective is trained.
         frozen: Tensors of the adapter that are not trained and stay the same for the whole run, so
             that neither `adapter` nor the update has them (aggregation rule `ffa`).
@@ -208,7 +216,7 @@ class TrainTask(Record):
     added: ClassVar[frozenset[str]] = frozenset(
         {"prompt", "layout", "precision", "holdout_budget", "kto", "plugin"}
     )
-    later: ClassVar[frozenset[str]] = frozenset({"frozen", "refactored", "plugin"})
+    later: ClassVar[frozenset[str]] = frozenset({"frozen", "refactored", "plugin", "clip_norm"})
 
     task_id: Identifier
     attempt: AttemptNumber
@@ -229,6 +237,7 @@ class TrainTask(Record):
     layout: Sha256 | None = None
     precision: ModelPrecision | None = None
     holdout_budget: Fraction | None = None
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     plugin: ObjectivePlugin | None = None
     frozen: BlobRef | None = None
     refactored: RefactoredRanks | None = None

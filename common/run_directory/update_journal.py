@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter
 from common.config.config import FederationConfig
 from common.errors import RunError
 from common.protocol.fields import AttemptNumber, Count, Fraction, Identifier, Record, RowKind
+from common.protocol.tasks import BlobRef, parse_frozen
 from common.protocol.updates import ContributionStats
 from common.protocol.versions import VersionSummary
 from common.run_directory import journal_reader as journal
@@ -61,10 +62,12 @@ class UpdateJournal:
     Attributes:
         rows: Training rows of the clients that the coordinator dealt them to, by kind.
         layout: Digest of the tensor layout; None in a run of schema 1.
+        frozen: Frame of the tensors that all versions share; None under most aggregation rules.
         versions: Summaries by the number of their row.
         updates: Accepted updates, in the order of acceptance.
         receipts: State of the receipt of each closed task.
         scores: Scores that clients cannot inflate, by task.
+        noise_seeds: Seed of the noise of each version that has noise.
     """
 
     directory: Path
@@ -73,10 +76,12 @@ class UpdateJournal:
     rows: Mapping[str, Mapping[RowKind, int]]
     adapter_config: Mapping[str, object]
     layout: str | None
+    frozen: BlobRef | None
     versions: Mapping[int, VersionSummary]
     updates: tuple[JournaledUpdate, ...]
     receipts: Mapping[str, str]
     scores: Mapping[str, float]
+    noise_seeds: Mapping[int, bytes]
 
 
 def read_update_journal(directory: Path) -> UpdateJournal:
@@ -93,7 +98,7 @@ def read_update_journal(directory: Path) -> UpdateJournal:
     with journal.translated_errors(path), journal.open_journal(path) as db:
         meta = dict(db.execute("SELECT key, value FROM meta"))
         versions = db.execute("SELECT version, summary FROM version ORDER BY version")
-        scored = journal.has_table(db, "score")
+        scored, noisy = (journal.has_table(db, name) for name in ("score", "noise_seed"))
         run = UpdateJournal(
             directory=directory,
             config=config,
@@ -101,12 +106,14 @@ def read_update_journal(directory: Path) -> UpdateJournal:
             rows=_ROWS.validate_json(meta["clients"]),
             adapter_config=_CONFIG.validate_json(meta["adapter_config"]),
             layout=meta.get("layout"),
+            frozen=parse_frozen(meta),
             versions={
                 number: VersionSummary.model_validate_json(text) for number, text in versions
             },
             updates=tuple(_updates(db)),
             receipts=dict(db.execute("SELECT task_id, state FROM receipt").fetchall()),
             scores=dict(db.execute("SELECT task_id, score FROM score")) if scored else {},
+            noise_seeds=dict(db.execute("SELECT version, seed FROM noise_seed")) if noisy else {},
         )
     if not run.versions:
         raise RunError(f"{path} has no version yet", "wait until the run has begun")

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from common.errors import StoreError, WireError
 from common.evaluation.contributions import ContributionRow, contribution_rows
 from common.evaluation.rows import EvaluationRow
+from common.privacy import PrivacySpending
 from common.protocol.evaluations import EvaluatorFigures
 from common.protocol.feed import Event
 from common.protocol.fields import (
@@ -73,13 +74,17 @@ class RunInfo(Record):
         live_clients: Clients whose site has sent a heartbeat within `schedule.lease_s`.
         open_evaluations: Evaluations at the sites without an answer.
         contribution_source: What scores are computed from.
+        privacy: None without differential privacy.
 
     Those of earlier releases lack the optional fields, and so do those of runs of schema 1: workers
     of earlier releases serve these, and refuse unknown fields.
     """
 
     later: ClassVar[frozenset[str]] = frozenset(
-        {"min_clients", "live_clients", "open_evaluations", "contribution_source", "scores"}
+        {
+            *("min_clients", "live_clients", "open_evaluations", "contribution_source", "scores"),
+            "privacy",
+        }
     )
 
     run: RunId
@@ -107,6 +112,7 @@ class RunInfo(Record):
     open_evaluations: Count = 0
     contribution_source: Identifier = "train"
     scores: ScoreCost = ScoreCost()
+    privacy: PrivacySpending | None = None
 
     @model_validator(mode="after")
     def _phase_is_one_of_them(self) -> RunInfo:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from common.config.config import AggregationConfig, PrivacyConfig
+
 MIN_NORMS = 5  # accepted updates that the median needs to be a usable measure
 MAX_NORM = 1e4  # bound until then: far above any training, far below an overflow of the version
 
@@ -21,6 +23,18 @@ def norm_limit(norms: Sequence[float], multiple: float) -> float | None:
     if len(norms) < MIN_NORMS:
         return None
     return multiple * median(norms) or None
+
+
+def clip_limit(
+    norms: Sequence[float], aggregation: AggregationConfig, privacy: PrivacyConfig
+) -> float | None:
+    """Return the norm to which larger updates are scaled down; None while they are not.
+
+    With differential privacy it is C: the median would tell of other clients' norms.
+    """
+    if privacy.enabled:
+        return privacy.clip_norm
+    return norm_limit(norms, aggregation.clip) if aggregation.over_norm == "clip" else None
 
 
 def clip_factor(norm: float, limit: float) -> float:

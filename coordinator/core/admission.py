@@ -15,7 +15,7 @@ import numpy as np
 
 from common.protocol.kinds import RejectionKind
 from common.protocol.tensors import Tensors
-from coordinator.aggregation.clip import MAX_NORM, clip_factor, norm_limit
+from coordinator.aggregation.clip import MAX_NORM, clip_factor, clip_limit, norm_limit
 from coordinator.core.events import Rejection, UpdateArrived
 from coordinator.core.state import Client, CoordinatorState, OpenTask, Plan
 
@@ -102,10 +102,10 @@ def _check_statistics(update: UpdateArrived, source: str) -> str:
 
 
 def _bound_norm(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> AdmissionDecision:
-    limit = norm_limit(state.norms, plan.aggregation.clip)
-    if limit is not None and plan.aggregation.over_norm == "clip":
+    limit = clip_limit(state.norms, plan.aggregation, plan.privacy)
+    if limit is not None:
         return AdmissionDecision(clip=clip_factor(update.norm, limit))
-    bound = MAX_NORM if limit is None else limit
+    bound = norm_limit(state.norms, plan.aggregation.clip) or MAX_NORM
     if update.norm > bound:
         problem = f"update norm {update.norm:.3g} is over the bound of {bound:.3g}"
         return AdmissionDecision(Rejection(RejectionKind.NORM, problem))

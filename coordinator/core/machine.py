@@ -23,6 +23,7 @@ from coordinator.core import (
     evaluations,
     membership,
     minimum,
+    privacy,
     schedule,
     scores,
 )
@@ -31,6 +32,7 @@ from coordinator.core.events import (
     AcceptUpdate,
     CloseTask,
     CommandReceived,
+    CommitVersion,
     CoordinatorEvent,
     DiscardMessage,
     DuplicateArrived,
@@ -50,8 +52,9 @@ from coordinator.core.events import (
     log_event,
 )
 from coordinator.core.leases import renew_leases
+from coordinator.core.pace import Pace, measure
 from coordinator.core.state import REFUSALS, STRIKES, BufferedUpdate, CoordinatorState, Plan
-from coordinator.core.state_changes import accept_update
+from coordinator.core.state_changes import accept_update, with_pace
 from coordinator.core.transition import Transition
 
 
@@ -97,6 +100,9 @@ def _advance(plan: Plan, done: Transition, now: float) -> Transition:
         done = done.then(state=replace(done.state, stopping=True))
     done = _then(done, scores.record_answered(plan, done.state))
     done = _then(done, schedule.commit_if_ready(plan, done.state, now))
+    if _is_spent(plan, done):
+        done = done.then(state=replace(done.state, stopping=True))
+        done = _then(done, schedule.commit_if_ready(plan, done.state, now))
     if not done.state.stopping:
         due = evaluations.due_rounds(plan, done.state, now)
         done = _then(done, evaluations.open_rounds(done.state, due, now))
@@ -104,10 +110,10 @@ def _advance(plan: Plan, done: Transition, now: float) -> Transition:
     if is_complete(plan, done.state, now):
         return done.then(FinishRun(complete=True, reason="the plan is complete"))
     if done.state.stopping:
-        return done.then(FinishRun(complete=False, reason=_stop_reason(done.state)))
+        return done.then(FinishRun(complete=False, reason=_stop_reason(plan, done.state)))
     trained = done.state.version >= plan.total_versions
     # In a run of sites only, others may still join.
-    if not trained and plan.clients and not schedule.eligible_clients(plan, done.state):
+    if not trained and plan.clients and not any(schedule.eligible_clients(plan, done.state)):
         reason = "every client is quarantined"
         return done.then(FinishRun(complete=False, reason=reason, failed=True))
     done = _then(done, evaluations.issue_evaluations(plan, done.state, now))
@@ -123,8 +129,20 @@ def _then(done: Transition, following: Transition) -> Transition:
     return done.then(*following.actions, state=following.state)
 
 
-def _stop_reason(state: CoordinatorState) -> str:
+def _is_spent(plan: Plan, done: Transition) -> bool:
+    """Return whether the run ends because no client has privacy left to spend.
+
+    A run of sites only ends with such a commit, and not when it is resumed: others may still join.
+    """
+    committed = any(isinstance(action, CommitVersion) for action in done.actions)
+    may_end = bool(plan.clients) or committed
+    return may_end and not done.state.stopping and privacy.is_exhausted(plan, done.state)
+
+
+def _stop_reason(plan: Plan, state: CoordinatorState) -> str:
     reason = "drained on request" if state.draining else "stopped on request"
+    if privacy.is_exhausted(plan, state):
+        reason = privacy.exhaustion(plan)
     if not state.buffer:
         return reason
     count = len(state.buffer)
@@ -139,6 +157,9 @@ def _handle_update(
     rejection = decision.rejection
     if rejection is None:
         return _accept(plan, state, update, decision.clip, now)
+    if rejection.kind is RejectionKind.STALE:  # the next one should not be, so its pace counts
+        pace = _measure_pace(state, update, now)
+        state = state.with_client(update.client_id, with_pace(state.client(update.client_id), pace))
     if decision.closes_task:
         closed = _close(state, update, rejection, counts_as_strike=decision.counts_as_strike)
         return closed.then(_rejection_event(update, rejection))
@@ -148,22 +169,34 @@ def _handle_update(
 def _accept(
     plan: Plan, state: CoordinatorState, update: UpdateArrived, clip: float, now: float
 ) -> Transition:
-    # Whatever a client claims, it weighs no more than the rows that it was assigned.
+    # Whatever a client claims, it weighs no more than the rows and steps that it was assigned.
     client = state.members(plan)[update.client_id]
-    rows = min(update.stats.num_samples, plan.rows(client, update.phase))
+    task = state.tasks[update.task_id]
+    counted = {"num_samples": min(update.stats.num_samples, plan.rows(client, update.phase))}
+    if task.steps:
+        counted["steps"] = task.steps
     accepted = BufferedUpdate(
         task_id=update.task_id,
         attempt=update.attempt,
         client_id=update.client_id,
         worker_id=update.worker_id,
         base_version=update.base_version,
-        stats=update.stats.model_copy(update={"num_samples": rows}),
+        stats=update.stats.model_copy(update=counted),
         clip=clip,
         nbytes=update.nbytes,
         upload=update.upload,
     )
-    after = accept_update(state, accepted, update.norm, now)
+    pace = _measure_pace(state, update, now)
+    after = accept_update(state, accepted, update.norm, now, pace)
     return Transition(after, (AcceptUpdate(accepted, update.norm),))
+
+
+def _measure_pace(state: CoordinatorState, update: UpdateArrived, now: float) -> Pace | None:
+    """Return what an update took; None if steps do not depend on it, or it is not known."""
+    task = state.tasks[update.task_id]
+    if not task.steps or update.attempt != task.attempt:  # of an earlier one
+        return None
+    return measure(update.stats.train_seconds, task.steps, now - task.issued_at)
 
 
 def _close(

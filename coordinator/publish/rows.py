@@ -32,6 +32,7 @@ from coordinator.core.minimum import (
     site_is_live,
     sole_contributor,
 )
+from coordinator.core.privacy import current_spending, spent_clients
 from coordinator.core.scores import backlog, backlog_limit
 from coordinator.core.state import Client, CoordinatorState, Plan
 from coordinator.storage.run import Run
@@ -77,6 +78,7 @@ def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -
             "open_evaluations": len(state.evaluations),
             "contribution_source": plan.aggregation.contribution_source,
             "scores": ScoreCost(updates=scored, seconds=seconds, nbytes=nbytes),
+            "privacy": current_spending(plan, state),
         }
     )
 
@@ -113,6 +115,9 @@ def _detail(plan: Plan, state: CoordinatorState, served: int, clients: int) -> s
     waiting = backlog(plan, state)
     if waiting >= backlog_limit(plan):
         text += f", no new tasks: {waiting} updates wait for scores"
+    if spent := spent_clients(plan, state):
+        count = "1 client has" if len(spent) == 1 else f"{len(spent)} clients have"
+        text += f", {count} reached the cap of privacy.max_versions"
     if resting := sum(state.resting_by_site.values()):
         text += f", {resting} {'worker rests' if resting == 1 else 'workers rest'}"
     return text if served else f"waiting for workers: {text}"

@@ -14,6 +14,7 @@ from common.errors import DataError, ModelError
 from common.files import make_private
 from common.protocol import codec
 from common.protocol.evaluations import EvalResult, EvalTask
+from common.protocol.fields import FEEDBACK_CODECS
 from common.protocol.layout import TensorLayout
 from common.protocol.tasks import TrainTask
 from common.protocol.updates import TaskSeconds, Update
@@ -92,7 +93,7 @@ class Answers:
     ) -> UpdateArrived:
         residual = self._residual(task)
         layout, data = error_feedback.encode(task.update_codec, trained.delta, residual)
-        if task.update_codec in codec.NEEDS_FEEDBACK:
+        if task.update_codec in FEEDBACK_CODECS:
             residual.waiting.replace(residual.current)
         update = Update(
             task_id=task.task_id,
@@ -134,7 +135,7 @@ class Answers:
 
     def _residual(self, task: TrainTask) -> Residual:
         folder = self._private / task.client_id
-        if task.update_codec in codec.NEEDS_FEEDBACK:
+        if task.update_codec in FEEDBACK_CODECS:
             make_private(folder)
         return Residual(folder / "residual", folder / "waiting", task.phase)
 

@@ -28,6 +28,7 @@ from coordinator.core.events import (
     UpdateScore,
     WorkerSignal,
 )
+from coordinator.core.privacy import is_exhausted
 from coordinator.core.state import OpenEvaluation, OpenTask, Plan
 from tests.properties import plans
 from tests.properties.core_run import CoreRun
@@ -239,7 +240,10 @@ class FederationMachine(RuleBasedStateMachine):
     # the end
 
     def _settle(self) -> None:
-        """Let all sites work from now on, and check that the run ends."""
+        """Let all sites work from now on, and check that the run ends.
+
+        One of sites only does not, if its clients have no privacy left to spend.
+        """
         run = self.run
         if run.finished is None or not run.finished.complete:
             run.restart()
@@ -248,6 +252,9 @@ class FederationMachine(RuleBasedStateMachine):
         for turn in range(300):
             if run.finished is not None and (run.finished.complete or draining):
                 break
+            if is_exhausted(run.plan, run.state):
+                assert run.finished or not run.plan.clients, "it waits for nobody"
+                return
             run.now += 20.0
             self._pulse(dict.fromkeys(plans.SITES, 3))
             self._answer_all(evaluate=bool(turn % 2))

@@ -196,6 +196,10 @@ class Ledger:
             assert self.plan.rows(self.members()[task.client_id], task.phase)
             newest = [self.attempts[each][-1] for each in self.open_tasks()]
             assert task.client_id not in {each.client_id for each in newest}
+            if self.plan.privacy.enabled:
+                waiting = [self.accepted[each] for each in self.buffer()]
+                assert task.client_id not in waiting, "a version could have two updates of a client"
+                assert self._versions_of(task.client_id) < self._cap(), "issued above the cap"
         self.attempts.setdefault(task.task_id, []).append(task)
 
     def _accept(self, action: AcceptUpdate) -> None:
@@ -216,11 +220,29 @@ class Ledger:
         self._check_weights(action)
         self.version = action.version
         self.applied |= dict.fromkeys(tasks, action.version)
+        if self.plan.privacy.enabled:
+            self._check_privacy(action)
+
+    def _versions_of(self, client_id: str) -> int:
+        return sum(self.accepted[task] == client_id for task in self.applied)
+
+    def _cap(self) -> float:
+        return self.plan.privacy.max_versions or math.inf
+
+    def _check_privacy(self, commit: CommitVersion) -> None:
+        """Check that without one client's updates the sum differs by at most C/K."""
+        clients = [part.update.client_id for part in commit.parts]
+        assert len(set(clients)) == len(clients), "two updates of a client in a version"
+        assert all(self._versions_of(client) <= self._cap() for client in clients)
+        bound = self.plan.aggregation.server_lr / self.plan.schedule.buffer
+        assert all(part.coefficient <= bound * part.update.clip for part in commit.parts)
 
     def _check_weights(self, commit: CommitVersion) -> None:
         contributors = {part.update.client_id for part in commit.parts}
         total = math.fsum(part.weight for part in commit.parts)
-        if len(contributors) == 1:  # measured against clients that are not in the buffer
+        if self.plan.privacy.enabled:
+            assert total == pytest.approx(len(commit.parts) / self.plan.schedule.buffer)
+        elif len(contributors) == 1:  # measured against clients that are not in the buffer
             assert 0.5 <= total <= 2.0
             assert self.plan.schedule.buffer == 1 or self.needed() == 1
         else:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from hypothesis import strategies as st
 
-from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
+from common.config.config import AggregationConfig, PhaseConfig, PrivacyConfig, ScheduleConfig
 from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE
 from common.protocol.updates import ContributionStats
@@ -51,6 +51,7 @@ def schedules(draw: st.DrawFn) -> ScheduleConfig:
         lease_s=draw(st.sampled_from([10.0, 60.0])),
         task_deadline_s=draw(st.sampled_from([90.0, 900.0])),
         max_staleness=draw(st.sampled_from([20, 0, 1])),
+        adaptive_steps=draw(st.sampled_from([None, (2, 20)])),
     )
 
 
@@ -66,6 +67,10 @@ aggregations = st.builds(
     over_norm=st.sampled_from(["clip", "reject"]),
 )
 
+privacies = st.builds(
+    PrivacyConfig, clip_norm=st.just(2.0), max_versions=st.sampled_from([1, 2, None])
+)
+
 evaluation_plans = st.builds(
     EvaluationPlan,
     federated=st.booleans(),
@@ -77,16 +82,22 @@ evaluation_plans = st.builds(
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
-    """Draw a plan; half of them are of sites only, without clients of the coordinator's own."""
+    """Draw a plan: some are of sites only, without clients of the coordinator's own, some private.
+
+    Differential privacy needs uniform weights.
+    """
     count = draw(st.sampled_from([3, 0, 1]))
     kinds: dict[RowKind, int] = {"sft": 100, "va": 40, "kto": 40}
     clients = {f"c{i}": Client(f"c{i}", LOCAL_SITE, kinds) for i in range(count)}
     objectives = draw(st.lists(st.sampled_from(["sft", "dpo", "kto"]), min_size=1, max_size=3))
+    private = draw(st.sampled_from([False, False, True]))
+    uniform = AggregationConfig(contribution_mode="uniform")
     return Plan(
         tuple(PhaseConfig(objective=each, versions=draw(st.integers(1, 3))) for each in objectives),
         draw(schedules()),
-        draw(aggregations),
+        uniform if private else draw(aggregations),
         MappingProxyType(clients),
         draw(evaluation_plans),
         draw(st.integers(1, 3)),
+        draw(privacies) if private else PrivacyConfig(),
     )

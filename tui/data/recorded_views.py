@@ -229,6 +229,7 @@ def _info(run: RecordedRun, at: float, version: int, open_tasks: int) -> RunInfo
             seconds=sum(each.seconds for each in scores),
             nbytes=sum(each.nbytes for each in scores),
         ),
+        privacy=run.privacy(version),
     )
 
 

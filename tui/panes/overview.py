@@ -13,6 +13,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
 from common.byte_sizes import format_bytes
+from common.privacy import NOT_COVERED
 from common.store.view import ENDED_STATUSES, FederationView, RunInfo
 from tui.banner import banner
 from tui.data import figures
@@ -95,6 +96,9 @@ def _summary_lines(
     rest = f", {counts}, {info.rejected} rejected"
     yield "buffer", Text(f"{buffered} of {info.buffer_size}{rest}")
     yield "pace", Text(_pace(view))
+    if info.privacy is not None:
+        yield "privacy", Text(info.privacy.text())
+        yield "", Text(NOT_COVERED)
 
 
 def _check_text(check: HealthCheck) -> Text:

@@ -10,9 +10,10 @@ import textwrap
 from collections.abc import Iterator
 
 from common.evaluation.sums import EvaluationSums
+from common.privacy import NOT_COVERED
 from common.protocol.fields import Record
 from common.protocol.heartbeat import Heartbeat
-from common.protocol.run_plan import PlannedPhase, RunPlan
+from common.protocol.run_plan import PlannedPhase, PlannedPrivacy, RunPlan
 from common.protocol.updates import ContributionStats, TaskSeconds
 from worker.data.expected_rows import FIELDS
 from worker.settings.accepted_models import label
@@ -48,15 +49,21 @@ def _training(plan: RunPlan) -> Iterator[tuple[str, str]]:
     if plan.labels:
         yield "classes", ", ".join(plan.labels)
     shape = "all parameters" if plan.lora is None else f"LoRA of rank {plan.lora.r}"
+    if plan.lower_ranks:
+        ranks = ", ".join(str(rank.lora.r) for rank in plan.lower_ranks)
+        shape += f" (some clients: {ranks})"
     yield (
         "trains",
         f"{shape}: {plan.parameters:,} parameters in {plan.tensors} tensors; rows of up to"
         f" {plan.max_length} tokens",
     )
-    adapter = format_bytes(plan.adapter_bytes)
+    adapter, once = format_bytes(plan.adapter_bytes), ""
+    if plan.frozen_bytes:
+        once = f" and {format_bytes(plan.frozen_bytes)} of frozen factors"
     yield (
         "fetches",
-        f"the base model once; {adapter} for each task; the last and the best version at the end",
+        f"the base model{once} once; {adapter} for each task; the last and the best version at the"
+        " end",
     )
 
 
@@ -67,6 +74,8 @@ def sent_items(plan: RunPlan) -> Iterator[tuple[str, str]]:
         f"for each task, the change of the trained parameters: {format_bytes(plan.update_bytes)}"
         f" ({plan.update_codec}). It is computed from the rows, and is not anonymous by itself",
     )
+    if plan.privacy is not None:
+        yield "", _privacy(plan.privacy)
     statistics = [name for name in ContributionStats.model_fields if name != "seconds"]
     parts = ", ".join(TaskSeconds.model_fields)
     yield "", f"with it, statistics: {', '.join(statistics)}; seconds of {parts}"
@@ -93,6 +102,16 @@ def _evaluation(plan: RunPlan) -> str:
     )
 
 
+def _privacy(privacy: PlannedPrivacy) -> str:
+    cap = f", at most {privacy.max_versions} times" if privacy.max_versions else ""
+    return (
+        f"this change is scaled down to a norm of {privacy.clip_norm:g}{cap}; the coordinator"
+        " promises to show others only sums of changes, with Gaussian noise of"
+        f" {privacy.noise_multiplier:g} times that norm ({privacy.delta:g} is the δ of its"
+        f" differential privacy); {NOT_COVERED}"
+    )
+
+
 def _base(plan: RunPlan) -> str:
     held = ""
     if plan.precision is not None:
@@ -102,7 +121,7 @@ def _base(plan: RunPlan) -> str:
 
 def _phase(phase: PlannedPhase) -> str:
     length = (
-        f"{phase.local_steps} steps of {phase.batch_size} rows"
+        f"{_steps(phase)} of {phase.batch_size} rows"
         if phase.local_steps
         else f"{phase.local_epochs} passes over the rows, {phase.batch_size} at a time"
     )
@@ -110,6 +129,13 @@ def _phase(phase: PlannedPhase) -> str:
         f"{phase.objective}{_plugin(phase)} from {phase.kind} rows ({FIELDS[phase.kind]}),"
         f" {phase.versions} versions; a task has {length}, learning rate up to {phase.lr:g}"
     )
+
+
+def _steps(phase: PlannedPhase) -> str:
+    if phase.adaptive_steps is None:
+        return f"{phase.local_steps} steps"
+    least, most = phase.adaptive_steps
+    return f"{least} to {most} steps by the speed of this machine, usually {phase.local_steps},"
 
 
 def _plugin(phase: PlannedPhase) -> str:

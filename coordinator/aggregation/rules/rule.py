@@ -50,6 +50,7 @@ class Step:
         state: Server state that was made with version t; empty for the first step of a phase.
         updates: The buffered updates, in the order in which they were accepted.
         read_version: Returns the tensors of an earlier version that an update was trained from.
+        noise_seed: Secret from which differential privacy draws its noise; empty without it.
     """
 
     version: int
@@ -57,6 +58,7 @@ class Step:
     state: Tensors
     updates: Sequence[WeightedUpdate]
     read_version: Callable[[int], Tensors]
+    noise_seed: bytes = b""
 
 
 @dataclass(frozen=True)
