@@ -14,7 +14,8 @@ from typing import Any
 
 from benchmarks.hospital.network import Network
 from benchmarks.hospital.processes import Processes, wait_until
-from benchmarks.hospital.scenario import BATCH, LABELS, Scenario
+from benchmarks.hospital.rows import LABELS, MAX_LENGTH
+from benchmarks.hospital.scenario import BATCH, Scenario
 from benchmarks.hospital.timeline import Result, play
 from cli.services import servers
 from cli.services.ports import free_port
@@ -36,11 +37,12 @@ management = "{management}"
 url = "{store}"
 [model]
 name = "{base}"
-max_length = 48
+max_length = {max_length}
 dtype = "float32"
 [model.lora]
 r = 8
 alpha = 16
+dropout = 0.0
 [data]
 clients = 0
 labels = {labels}
@@ -71,17 +73,16 @@ prompts = 0
 class FcclArm:
     """Federation of one arm in a directory of its own."""
 
-    def __init__(self, scenario: Scenario, directory: Path, rows: Path, base: Path) -> None:
+    def __init__(self, scenario: Scenario, directory: Path, rows: Path) -> None:
         """Create it.
 
         Args:
             scenario: The scenario.
             directory: Its directory, empty or new.
-            rows: Folder of the sites' rows.
-            base: Directory of the base model.
+            rows: Folder of the sites' rows and of the base model.
         """
         self.scenario, self.directory = scenario, directory
-        self._rows, self._base = rows, base
+        self._rows, self._base = rows, rows / "base"
         self.run_directory = directory / "runs" / NAME
 
     def play(self, lr: float, seed: int, say: Callable[[str], None], schedule: str = "") -> Result:
@@ -108,7 +109,7 @@ class FcclArm:
     def _running(
         self, settings: dict[str, Any], schedule: str
     ) -> Iterator[tuple[Processes, Network]]:
-        """Run everything: the block begins when all sites have joined and the first tasks go out."""
+        """Run everything; the block begins when all sites have joined and tasks go out."""
         self.directory.mkdir(parents=True)
         rabbitmq = PrivateRabbitMQ(
             self.directory / "rabbitmq", free_port(), management=free_port(), free_bytes=16 << 20
@@ -170,6 +171,7 @@ class FcclArm:
             store=redis.url,
             base=self._base,
             labels=json.dumps(LABELS),
+            max_length=MAX_LENGTH,
             batch=BATCH,
             clients=len(self.scenario.sites),
             lease=self.scenario.scaled(60.0),

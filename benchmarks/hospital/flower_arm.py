@@ -47,20 +47,20 @@ class FlowerArm:
     """Federation of one arm in a directory of its own."""
 
     def __init__(
-        self, scenario: Scenario, directory: Path, rows: Path, base: Path, programs: Path, run: Path
+        self, scenario: Scenario, directory: Path, rows: Path, programs: Path, run: Path
     ) -> None:
         """Create it.
 
         Args:
             scenario: The scenario.
             directory: Its directory, empty or new.
-            rows: Folder of the sites' rows.
-            base: Directory of the base model.
+            rows: Folder of the sites' rows and of the base model.
             programs: Folder of Flower's programs.
             run: Directory of an fccl run, for the settings of training.
         """
         self.scenario, self.directory = scenario, directory
-        self._rows, self._base, self._programs, self._run = rows, base, programs, run
+        self._rows, self._base = rows, rows / "base"
+        self._programs, self._run = programs, run
         self._out = directory / "versions"
 
     def play(self, strategy: Strategy, start: Tensors, say: Callable[[str], None]) -> Result:
@@ -87,7 +87,7 @@ class FlowerArm:
     ) -> Iterator[tuple[Processes, Network]]:
         """Run everything: the block begins when all sites are connected and round 1 begins."""
         self._out.mkdir(parents=True)
-        np.savez(self.directory / "start.npz", **start)
+        np.savez(self.directory / "start.npz", **start)  # type: ignore[arg-type]
         network = Network()
         try:
             with Processes(self.directory / "logs") as processes:

@@ -22,16 +22,12 @@ def install(step_s: float) -> None:
     def paced(
         model: Any, objective: Any, examples: Any, training: Any, on_step: Any, **others: Any
     ) -> TrainResult:
-        return original(
-            model, objective, examples, training, _wait_for(step_s, on_step), **others
-        )
+        return original(model, objective, examples, training, _wait_for(step_s, on_step), **others)
 
-    loop.train = paced
+    setattr(loop, "train", paced)  # noqa: B010 - to a function of another signature
 
 
-def _wait_for(
-    step_s: float, on_step: Callable[[StepReport], bool]
-) -> Callable[[StepReport], bool]:
+def _wait_for(step_s: float, on_step: Callable[[StepReport], bool]) -> Callable[[StepReport], bool]:
     begun = time.monotonic()
 
     def on_paced_step(report: StepReport) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import sys
 import time
 from multiprocessing.connection import Connection, Listener
@@ -112,7 +111,7 @@ def main() -> None:
     out.mkdir(exist_ok=True)
     trainer = SiteTrainer(read_run(Path(run)), Path(base), site, Path(rows), out)
     with Listener(f"{socket}.new", family="AF_UNIX") as listener:
-        os.rename(f"{socket}.new", socket)  # it exists once it can be used
+        Path(f"{socket}.new").rename(socket)  # it exists once it can be used
         while True:
             try:
                 with listener.accept() as connection:

@@ -1,0 +1,1 @@
+"""Experiments on asynchronous federation, each one command: `python -m simulation.experiments`."""
