@@ -10,6 +10,7 @@ from common.errors import FcclError
 from common.protocol.kinds import EventKind
 from common.protocol.layout import TensorLayout
 from coordinator.aggregation.cosine import cosines_with_others
+from coordinator.aggregation.rules.rule import Rule
 from coordinator.core.events import LogEvent, UpdateScore, log_event
 from coordinator.scores_source import ScoreRequest, ScoreSource, no_score
 from coordinator.storage.spool import Spool
@@ -19,8 +20,8 @@ from coordinator.storage.versions import Versions
 class CosineScores(ScoreSource):
     """Source that compares the updates of a request with each other, at once."""
 
-    def __init__(self, versions: Versions, spool: Spool) -> None:
-        self._versions, self._spool = versions, spool
+    def __init__(self, versions: Versions, spool: Spool, rule: Rule) -> None:
+        self._versions, self._spool, self._rule = versions, spool, rule
         self._scores: list[UpdateScore] = []
         self._events: list[LogEvent] = []
 
@@ -47,5 +48,12 @@ class CosineScores(ScoreSource):
 
     def _cosines(self, requests: Sequence[ScoreRequest]) -> list[float]:
         layout = TensorLayout.of(self._versions.read(0))
-        readers = [partial(self._spool.tensors, each.upload, layout) for each in requests]
+        readers = [
+            partial(
+                self._spool.tensors,
+                each.upload,
+                self._rule.update_layout(layout, each.client_id),
+            )
+            for each in requests
+        ]
         return cosines_with_others([each.client_id for each in requests], readers)

@@ -142,12 +142,12 @@ class Service:
         self._queues = SiteQueues(broker, run.run_id, users, queue_type, update_bytes)
         spool = Spool(run.directory / "spool")
         self._ingest = Ingest(run.journal, spool)
-        candidates = Candidates(run.versions, spool)
+        candidates = Candidates(run.versions, spool, run.forms)
         self._writer = StepWriter(run, spool, candidates, noise_seeds)
         self._publisher = StorePublisher(run, store, clock, on_event, candidates)
         self._samples, self._samples_file = samples or SamplesSource(), SamplesFile(run.directory)
         if run.plan.aggregation.contribution_source == "cosine":
-            scores = CosineScores(run.versions, spool)
+            scores = CosineScores(run.versions, spool, run.rule)
         self._scores = scores or ScoreSource()
         self._delivery = delivery
         self._evaluators, self._trackers = evaluators or PluginSource(), trackers or PluginSource()
@@ -199,7 +199,11 @@ class Service:
         self._state = recover(self._plan, self._journal, self._clock(), self._lease_s)
         self._writer.start(self._state.version)
         layout = TensorLayout.of(self._run.versions.read(0))
-        self._ingest.start(layout, schema1=self._run.template.layout is None)
+        self._ingest.start(
+            layout,
+            schema1=self._run.template.layout is None,
+            update_layout=self._run.rule.update_layout,
+        )
         answers = self._samples_file.read()
         self._publisher.publish_samples(self._samples_file.displayed)
         self._queues.open()
@@ -435,7 +439,7 @@ class Service:
         seconds = self._clock() - now
         self._metrics.on_step(before, after, actions, written.summaries, seconds)
         in_use = versions_in_use(self._plan, after)
-        self._writer.clean_up(actions, upload, in_use)
+        self._writer.clean_up(actions, upload, in_use | {u.base_version for u in after.buffer})
         if written.summaries:
             self._publisher.drop_adapters(in_use)
         self._publish_step(actions, written)

@@ -24,7 +24,8 @@ from common.protocol.kinds import EventKind
 from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Tensors
 from common.run_directory.recorded_run import RecordedRun
-from coordinator.aggregation.rules.factor import aggregate_factors
+from coordinator.aggregation.candidate import scored_adapters
+from coordinator.aggregation.forms import adapter_forms
 from coordinator.core.events import LogEvent, UpdateScore, log_event
 from coordinator.scores_source import ScoreRequest, ScoreSource, no_score
 from coordinator.storage.spool import Spool
@@ -53,7 +54,7 @@ class HeldoutLoss:
         self._run, self._evaluator = run, evaluator
         self._rows: dict[RowKind, EvaluationRows] = {}
         self._references: dict[tuple[RowKind, int], Scores] = {}
-        self._versions: dict[int, float] = {}
+        self._versions: dict[tuple[int, int | None], float] = {}
 
     def load(self) -> None:
         """Load the model and the rows of the first phase; limit the threads of PyTorch.
@@ -65,13 +66,14 @@ class HeldoutLoss:
         torch.set_num_threads(self._evaluator.compute.threads)
         self._load_rows(self._run.config.phase[0].kind)
 
-    def of_version(self, version: int) -> float:
-        """Return the loss of a version, computed once."""
-        if version not in self._versions:
+    def of_start(self, version: int, rank: int | None, tensors: Tensors) -> float:
+        """Return the loss of a version, or of its components up to a rank, computed once."""
+        key = version, rank
+        if key not in self._versions:
             if len(self._versions) >= KNOWN_VERSIONS:
-                del self._versions[min(self._versions)]
-            self._versions[version] = self.of_tensors(self._run.tensors(version), version)
-        return self._versions[version]
+                del self._versions[min(self._versions, key=lambda known: known[0])]
+            self._versions[key] = self.of_tensors(tensors, version)
+        return self._versions[key]
 
     def of_tensors(self, tensors: Tensors, base: int) -> float:
         """Return the loss of tensors that were trained from version `base`."""
@@ -116,6 +118,7 @@ class UpdateScorer(ScoreSource):
 
     def __init__(self, run: RecordedRun, base_path: Path) -> None:
         self._run, self._spool = run, Spool(run.directory / "spool")
+        self._forms = adapter_forms(run.config)
         self._loss = HeldoutLoss(run, Evaluator(run, base_path, scoring_compute()))
         self._requests: queue.Queue[ScoreRequest | None] = queue.Queue()
         self._scores: list[UpdateScore] = []
@@ -171,16 +174,18 @@ class UpdateScorer(ScoreSource):
     def _score(self, request: ScoreRequest) -> None:
         """Score an update, unless the coordinator has applied it meanwhile."""
         started = time.perf_counter()
+        form = self._forms.of(request.client_id)
         try:
-            start = self._run.tensors(request.base_version)
-            delta = self._spool.delta(request.upload, TensorLayout.of(start))
+            version = self._run.tensors(request.base_version)
+            layout = form.layout(TensorLayout.of(version))
+            delta = self._spool.delta(request.upload, layout)
         except RunError:
             if self._spool.holds(request.upload):
                 raise
             self._answer(no_score(request))
             return
-        before = self._loss.of_version(request.base_version)
-        candidate = aggregate_factors(start, [(request.clip, delta)])
+        start, candidate = scored_adapters(version, form, request.clip, delta)
+        before = self._loss.of_start(request.base_version, form.rank, start)
         after = self._loss.of_tensors(candidate, request.base_version)
         seconds = time.perf_counter() - started
         self._answer(UpdateScore(request.task_id, before - after, seconds))

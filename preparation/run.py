@@ -8,8 +8,10 @@ directory; the coordinator then opens it and issues tasks from it.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from common.protocol.codec import payload_bytes
 from common.protocol.layout import TensorLayout
 from common.protocol.tasks import BaseRef
 from common.protocol.tensors import Tensors
+from coordinator.aggregation.forms import adapter_forms
 from coordinator.storage import run as runs
 from coordinator.storage.run import PreparedRun
 from learning.data import prepared_data
@@ -46,6 +49,7 @@ from preparation.heldout import prepare_heldout
 from preparation.recorded_origin import with_recorded_origin
 
 _HEADER_BYTES = 4096  # more than the header of an update has
+_DEALT = re.compile(r"client_\d+")
 _METADATA = (prepared_data.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")
 
 
@@ -87,6 +91,7 @@ def prepare_run(
         prepared = prepare_heldout(config, find_model, clients, on_message)
     else:
         prepared = prepare_rows(config, find_model, Path(config.data.dir or clients), on_message)
+    _check_ranks(config, prepared.rows)
     if config.samples.prompts_file is not None:  # a mistake in it should not wait for a sampler
         read_prompts(Path(config.samples.prompts_file), config.samples.prompts, prepared.labels)
     model = prepared.model
@@ -165,7 +170,7 @@ def check_update(config: FederationConfig, adapter: Tensors) -> None:
         ConfigError: An update is larger than the quota of a site's queue.
     """
     try:
-        layout = TensorLayout.of(adapter)
+        layout = adapter_forms(config).common.layout(TensorLayout.of(adapter))
     except WireError as error:
         raise ModelError(
             f"{config.model.name}: {error.what}",
@@ -179,6 +184,16 @@ def check_update(config: FederationConfig, adapter: Tensors) -> None:
             f"set broker.site_mib to {-(-nbytes >> 20)} or more, or train less: a lower"
             " model.lora.r, fewer model.lora.targets, a smaller codec.update",
         )
+
+
+def _check_ranks(config: FederationConfig, rows: Mapping[str, object]) -> None:
+    """Check that ranks are those of clients that exist, or that may join with an invited site."""
+    for client in config.model.ranks:
+        if client not in rows and rows and _DEALT.fullmatch(client):
+            raise ConfigError(
+                f"model.ranks names {client}, but the run's rows are dealt to {', '.join(rows)}",
+                "correct the name; clients of invited sites, SITE or SITE.NAME, may join later",
+            )
 
 
 def _copy_rows(folder: Path, clients: Path) -> None:

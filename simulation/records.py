@@ -28,6 +28,8 @@ from common.files import append_jsonl, read_jsonl, write_durable
 R = TypeVar("R")
 MEASUREMENTS = "simulation.jsonl"
 SUMMARY = "simulation.json"
+INTERRUPTED = "interrupted"
+"""Reason of a simulation that a signal ended."""
 
 
 @dataclass(frozen=True)

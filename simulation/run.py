@@ -17,31 +17,28 @@ from threading import Event as Flag
 from common.config.config import FederationConfig
 from common.config.effect import check_effect
 from common.errors import ConfigError
-from common.paths import cache_dir
-from common.run_directory.recorded_run import read_run
 from coordinator.storage import run as runs
-from coordinator.storage.run import PreparedRun, Run
-from evaluation.evaluator import Evaluator
-from evaluation.update_scorer import HeldoutLoss
-from learning.progress import ProgressCallback, ignore_progress
-from preparation.base_model import MessageCallback, apply_offline_fallback, find_base_model
-from preparation.run import prepare_run
+from coordinator.storage.run import Run
 from simulation.driver.adapters import Adapters
 from simulation.driver.answers import Answers
 from simulation.driver.clock import EPOCH
 from simulation.driver.coordinator import ComputeScores, VirtualCoordinator
 from simulation.driver.memory_spool import MemorySpool
 from simulation.driver.simulator import Simulator
-from simulation.heldout import HeldoutRows
-from simulation.population.faults import corrupt, spoil_rows
 from simulation.population.population import make_population
 from simulation.population.streams import Streams
+from simulation.population.update_faults import corrupt
 from simulation.records import SimulationSummary, write_summary
 from simulation.scores import cosine_scores, no_scores, server_scores
-from simulation.work.training import TrainingWork, simulation_compute
+from simulation.work.analytic_run import analytic_parts, check_analytic, prepare_analytic
+from simulation.work.parts import WorkParts
 
 
 def _ignore_message(text: str) -> None:
+    pass
+
+
+def _ignore_progress(message: str, fraction: float) -> None:
     pass
 
 
@@ -49,8 +46,8 @@ def _ignore_message(text: str) -> None:
 class SimulationCallbacks:
     """Callbacks of `simulate`, in its own thread."""
 
-    on_progress: ProgressCallback = ignore_progress  # while the run is prepared
-    on_message: MessageCallback = _ignore_message
+    on_progress: Callable[[str, float], None] = _ignore_progress  # while the run is prepared
+    on_message: Callable[[str], None] = _ignore_message
     on_version: Callable[[int, float], None] = lambda version, seconds: None
 
 
@@ -66,6 +63,21 @@ def check_simulation(config: FederationConfig) -> None:
             "data.clients = 0 leaves all rows at the sites, but a simulation has none",
             "set data.clients to the number of virtual clients",
         )
+    if config.min_clients > config.data.clients:
+        raise ConfigError(
+            f"schedule.min_clients is {config.min_clients}, but the run has"
+            f" {config.data.clients} clients",
+            "lower it, or raise data.clients",
+        )
+    if is_analytic(config):
+        check_analytic(config)
+    if config.simulation.trace or config.simulation.faulty_clients:
+        names = [f"client_{i}" for i in range(config.data.clients)]
+        make_population(config.simulation, names, Streams(config.run.seed))  # checks the names
+
+
+def is_analytic(config: FederationConfig) -> bool:
+    return config.simulation.objective == "analytic"
 
 
 def simulate(
@@ -80,58 +92,57 @@ def simulate(
         RunError: The run directory exists, or the disk refuses.
         DataError, ModelError: The run cannot be prepared.
     """
-    callbacks = callbacks or SimulationCallbacks()
-    begun = time.perf_counter()
+    callbacks, begun = callbacks or SimulationCallbacks(), time.perf_counter()
     runs.check_mode(config, "start")
-    config = apply_offline_fallback(config, callbacks.on_message)
     check_simulation(config)
     streams = Streams(config.run.seed)
-    runs.create_run(config, partial(_prepare, config, streams, callbacks), EPOCH)
-    find_base = partial(find_base_model, cache=cache_dir(), on_progress=callbacks.on_progress)
-    run = runs.open_run(config, find_base, durable=False)
-    try:
-        with tempfile.TemporaryDirectory(prefix="fccl-simulation-") as private:
-            simulator = _make_simulator(run, config, streams, Path(private), callbacks)
+    with tempfile.TemporaryDirectory(prefix="fccl-simulation-") as private:
+        run, parts = _begin(config, streams, Path(private), callbacks)
+        try:
+            simulator = _make_simulator(run, parts, streams, Path(private), callbacks)
             finish = simulator.run(stop or Flag())
-    finally:
-        run.journal.close()
+        finally:
+            run.journal.close()
     reason = simulator.stop_reason or finish.reason
     summary = _summarize(config, simulator, finish.complete, reason, time.perf_counter() - begun)
     write_summary(run.directory, summary)
     return summary
 
 
-def _prepare(
-    config: FederationConfig, streams: Streams, callbacks: SimulationCallbacks, directory: Path
-) -> PreparedRun:
-    prepared = prepare_run(
-        config, cache_dir(), callbacks.on_progress, callbacks.on_message, directory
-    )
-    population = make_population(config.simulation, list(prepared.rows), streams)
-    faulty = [client.name for client in population if client.faulty]
-    spoil_rows(directory / "clients", faulty, config.simulation, prepared.labels, streams)
-    return prepared
+def _begin(
+    config: FederationConfig, streams: Streams, private: Path, callbacks: SimulationCallbacks
+) -> tuple[Run, WorkParts]:
+    """Create the run directory; torch is imported only where it is needed."""
+    if is_analytic(config):
+        runs.create_run(config, partial(prepare_analytic, config, streams), EPOCH)
+        run = runs.open_run(config, lambda base: config.run.path, durable=False)
+        return run, analytic_parts(run, streams)
+    from preparation.base_model import apply_offline_fallback
+    from simulation.work import training_run
+
+    on_progress, on_message = callbacks.on_progress, callbacks.on_message
+    config = apply_offline_fallback(config, on_message)
+    prepare = partial(training_run.prepare_training, config, streams, on_progress, on_message)
+    runs.create_run(config, prepare, EPOCH)
+    find_base = partial(training_run.find_base_model, on_progress=on_progress)
+    run = runs.open_run(config, find_base, durable=False)
+    return run, training_run.training_parts(run, private)
 
 
 def _make_simulator(
     run: Run,
-    config: FederationConfig,
+    parts: WorkParts,
     streams: Streams,
     private: Path,
     callbacks: SimulationCallbacks,
 ) -> Simulator:
-    settings = config.simulation
-    compute = simulation_compute(autocast=settings.autocast)
-    work = TrainingWork(run.plan, run.directory / "clients", run.base_path, private, compute)
-    recorded = read_run(run.directory)
-    evaluator = Evaluator(recorded, run.base_path, compute)
+    settings = run.config.simulation
 
     def make_answers(spool: MemorySpool, coordinator: VirtualCoordinator) -> Answers:
-        adapters = Adapters(
-            run.journal, run.versions, coordinator.candidates, lambda: coordinator.state
-        )
+        candidates, journal = coordinator.candidates, run.journal
+        adapters = Adapters(journal, run.versions, candidates, lambda: coordinator.state)
         return Answers(
-            work,
+            parts.work,
             run.versions,
             spool,
             private,
@@ -145,10 +156,9 @@ def _make_simulator(
     def compute_scores(spool: MemorySpool) -> ComputeScores:
         match run.plan.aggregation.contribution_source:
             case "cosine":
-                return cosine_scores(run.versions, spool)
+                return cosine_scores(run.versions, spool, run.rule)
             case "server":
-                loss = HeldoutLoss(recorded, evaluator)
-                return server_scores(run.versions, spool, loss.of_tensors)
+                return server_scores(run.versions, spool, run.forms, parts.loss_of)
         return no_scores
 
     return Simulator(
@@ -156,10 +166,10 @@ def _make_simulator(
         settings,
         make_population(settings, list(run.plan.clients), streams),
         streams,
-        work,
+        parts.work,
         make_answers,
         compute_scores,
-        HeldoutRows(recorded, evaluator, settings.measure_rows),
+        parts.heldout,
         callbacks.on_version,
     )
 

@@ -5,11 +5,12 @@ They are computed at once, and take no virtual time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from common.protocol.layout import TensorLayout
-from common.protocol.tensors import Tensors
-from coordinator.aggregation.rules.factor import aggregate_factors
+from coordinator.aggregation.candidate import scored_adapters
+from coordinator.aggregation.forms import AdapterForms
+from coordinator.aggregation.rules.rule import Rule
 from coordinator.core.events import LogEvent, UpdateScore
 from coordinator.core.state import BufferedUpdate
 from coordinator.cosine_scores import CosineScores
@@ -17,9 +18,7 @@ from coordinator.scores_source import ScoreRequest
 from coordinator.storage.spool import Spool
 from coordinator.storage.versions import Versions
 from simulation.driver.coordinator import ComputeScores
-
-LossOf = Callable[[Tensors, int], float]
-"""Returns the held-out loss of tensors that were trained from a version."""
+from simulation.work.parts import LossOf
 
 
 def no_scores(
@@ -28,9 +27,9 @@ def no_scores(
     return [], []
 
 
-def cosine_scores(versions: Versions, spool: Spool) -> ComputeScores:
+def cosine_scores(versions: Versions, spool: Spool, rule: Rule) -> ComputeScores:
     """Return the source of `cosine` scores."""
-    source = CosineScores(versions, spool)
+    source = CosineScores(versions, spool, rule)
 
     def compute(
         updates: Sequence[BufferedUpdate],
@@ -41,18 +40,20 @@ def cosine_scores(versions: Versions, spool: Spool) -> ComputeScores:
     return compute
 
 
-def server_scores(versions: Versions, spool: Spool, loss: LossOf) -> ComputeScores:
+def server_scores(
+    versions: Versions, spool: Spool, forms: AdapterForms, loss: LossOf
+) -> ComputeScores:
     """Return the source of `server` scores: the drop in loss from θ to θ + cΔ."""
-    known: dict[int, float] = {}
+    known: dict[tuple[int, int | None], float] = {}
 
     def score(update: BufferedUpdate) -> UpdateScore:
-        base = update.base_version
-        start = versions.read(base)
-        if base not in known:
-            known[base] = loss(start, base)
-        delta = spool.delta(update.upload, TensorLayout.of(start))
-        after = loss(aggregate_factors(start, [(update.clip, delta)]), base)
-        return UpdateScore(update.task_id, known[base] - after)
+        base, form = update.base_version, forms.of(update.client_id)
+        version = versions.read(base)
+        delta = spool.delta(update.upload, form.layout(TensorLayout.of(version)))
+        start, candidate = scored_adapters(version, form, update.clip, delta)
+        if (base, form.rank) not in known:
+            known[base, form.rank] = loss(start, base)
+        return UpdateScore(update.task_id, known[base, form.rank] - loss(candidate, base))
 
     def compute(
         updates: Sequence[BufferedUpdate],

@@ -62,7 +62,8 @@ def _summary(view: FederationView, now: float) -> RenderableType:
         scored = f"{plural(info.scores.updates, 'update')} scored by {info.contribution_source!r}"
         grid.add_row("scores", f"{scored}: {cost}")
     if info.privacy is not None:
-        grid.add_row("privacy", f"{info.privacy.text()}\n{NOT_COVERED}")
+        grid.add_row("privacy", info.privacy.text())
+        grid.add_row("", NOT_COVERED)
     if losses:
         grid.add_row("train loss", "  ".join(f"{loss:.3f}" for loss in losses[-10:]))
     grid.add_row("queues", depths or "none")

@@ -82,6 +82,7 @@ def _workload(config: FederationConfig, phase: PhaseConfig, *, autocast: bool) -
         quantization=held.quantization,
         autocast=autocast,
         generates=phase.objective != "classification",
+        frozen=config.aggregation.rule == "ffa",
     )
 
 

@@ -59,6 +59,11 @@ class LocalTasks:
         return write_final_report(run.directory, run.base_path, self._on_progress)
 
 
+def find_recorded_base(directory: Path, on_progress: ProgressCallback) -> Path:
+    """Return the directory of the base model of a run directory; fetch or make it if necessary."""
+    return find_base_model(read_run(directory).base, cache_dir(), on_progress)
+
+
 def write_cards(directory: Path, base_path: Path, versions: Sequence[int]) -> list[str]:
     """Return the model cards of versions of a run.
 

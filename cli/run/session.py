@@ -20,6 +20,7 @@ from common.config.effect import check_effect
 from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import BaseRef
 from common.start_lock import StartLock
+from coordinator.aggregation.rules.registry import make_rule
 from coordinator.core.state import Plan
 from coordinator.samples_source import SamplesSource
 from coordinator.scores_source import ScoreSource
@@ -94,6 +95,7 @@ def open_run(
     """
     if mode == "new" or not config.run.path.exists():
         check_effect(config)  # before an earlier run is set aside
+        make_rule(config)  # likewise, because it may be a plug-in that is not installed
     if mode == "new" and (old := runs.set_aside(config)) is not None:
         on_set_aside(old)
     base_path: Path | None = None

@@ -269,10 +269,14 @@ class RobustConfig(Section):
     iterations: Annotated[int, Field(ge=1, le=10)] = 3  # centered-clip
 
 
+BUILT_IN_RULES = ("factor", "ffa", "product")
+"""Aggregation rules of fccl itself; any other name is that of a plug-in."""
+
+
 class AggregationConfig(Section):
     """[aggregation]: how updates become the next version."""
 
-    rule: Annotated[str, Field(min_length=1, max_length=64)] = "factor"
+    rule: Identifier = "factor"
     contribution_mode: ContributionMode = "combined"
     contribution_source: ContributionSource = "train"
     score_deadline_s: PositiveFloat = 60.0
@@ -408,6 +412,7 @@ class FederationConfig(Section):
     trackers: dict[Identifier, dict[str, Any]] = Field(default_factory=dict)  # options, by name
     evaluators: dict[Identifier, EvaluatorConfig] = Field(default_factory=dict)
     objectives: dict[Identifier, PluginOptions] = Field(default_factory=dict)  # options, by name
+    aggregators: dict[Identifier, PluginOptions] = Field(default_factory=dict)
     # Dotted keys and their values while the model hub cannot be reached; see
     # `common.config.loader.apply_offline`.
     offline: Annotated[

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from common.config.aggregation_effect import aggregation_problems, changed_keys
 from common.config.config import FederationConfig, PhaseConfig
 from common.config.privacy_conflicts import privacy_conflicts
-from common.config.section import Section
+from common.config.rule_effect import of_rule
+from common.config.schedule_effect import schedule_problems
 from common.errors import ConfigError
 from common.protocol.fields import ObjectiveName
 from common.protocol.tasks import LoraSpec
@@ -47,19 +49,21 @@ def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
         yield from _of_phase(f"phase.{index}", phase)
     for name in config.objectives.keys() - set(config.objective_plugins):
         yield f"[objectives.{name}] has no effect: no phase has that plug-in", "leave it out"
+    for name in config.aggregators.keys() - {config.aggregation.rule}:
+        yield (
+            f"[aggregators.{name}] has no effect: aggregation.rule is {config.aggregation.rule}",
+            "leave it out",
+        )
     yield from _of_model(config)
     if config.data.labels and not config.classifies:
         yield "data.labels has no effect: no phase classifies", "leave it out"
     yield from _of_data(config)
     yield from _of_evaluation(config)
     yield from _of_contribution(config)
+    yield from of_rule(config)
+    yield from aggregation_problems(config)
     yield from privacy_conflicts(config)
-    schedule = config.schedule
-    if schedule.quorum is not None and schedule.reissue != "commit":
-        yield (
-            'schedule.quorum has no effect without rounds, with schedule.reissue = "immediate"',
-            'leave it out, or set schedule.reissue = "commit"',
-        )
+    yield from schedule_problems(config)
 
 
 def _of_data(config: FederationConfig) -> Iterator[tuple[str, str]]:
@@ -71,7 +75,7 @@ def _of_data(config: FederationConfig) -> Iterator[tuple[str, str]]:
                 "leave it out and set their share with data.heldout, or set data.clients = 0",
             )
         return
-    for key in _changed(data, _OF_DEALING):
+    for key in changed_keys(data, _OF_DEALING):
         yield (
             f"data.{key} has no effect: with data.clients = 0 all rows stay at the sites",
             "leave it out",
@@ -96,7 +100,7 @@ def _of_evaluation(config: FederationConfig) -> Iterator[tuple[str, str]]:
         return
     scores = config.aggregation.contribution_source == "federated"
     keys = ("every",) if scores else ("every", "max_rows", "deadline_s")
-    for key in _changed(config.evaluation, keys):
+    for key in changed_keys(config.evaluation, keys):
         yield (
             f"evaluation.{key} has no effect: clients evaluate no versions in this run",
             "leave it out, or set evaluation.federated = true",
@@ -114,7 +118,7 @@ def _of_contribution(config: FederationConfig) -> Iterator[tuple[str, str]]:
             'set contribution_mode to "loss" or "combined", or leave the source out',
         )
     if source not in ("server", "federated"):
-        for key in _changed(aggregation, ("score_deadline_s",)):
+        for key in changed_keys(aggregation, ("score_deadline_s",)):
             yield (
                 f"aggregation.{key} has no effect: contribution_source is {source}",
                 'leave it out; scores of "server" and "federated" have to be waited for',
@@ -130,12 +134,6 @@ def _of_contribution(config: FederationConfig) -> Iterator[tuple[str, str]]:
             'aggregation.contribution_source = "server" needs held-out rows of the coordinator',
             "name a file of them with evaluation.rows, or choose another source",
         )
-
-
-def _changed(section: Section, keys: tuple[str, ...]) -> list[str]:
-    """Return the keys that do not have their default."""
-    defaults = type(section)()
-    return [key for key in keys if getattr(section, key) != getattr(defaults, key)]
 
 
 def _of_phase(where: str, phase: PhaseConfig) -> Iterator[tuple[str, str]]:

@@ -62,6 +62,16 @@ def set_dotted(table: dict[str, Any], dotted: str, value: Any, where: str) -> No
     *parents, leaf = dotted.split(".")
     if (parents or [leaf])[0] in _NOT_OFFLINE:
         raise ConfigError(f"{where} does not depend on the hub", "set it in its own table")
+    set_key(table, dotted, value, where)
+
+
+def set_key(table: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+    """Set any key of a whole configuration.
+
+    Raises:
+        ConfigError: It names no place in the table.
+    """
+    *parents, leaf = dotted.split(".")
     node: Any = table
     for key in parents:
         node = _child(node, key, where)

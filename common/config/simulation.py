@@ -23,7 +23,7 @@ FaultKind = Literal[
     "noise",
     "collude",
 ]
-"""What faulty and hostile clients do; `simulation/population/faults.py` defines each."""
+"""What faulty and hostile clients do; docs/simulation.md defines each."""
 
 Span = tuple[NonNegativeFloat, PositiveFloat]
 """Start, in seconds since the run began, and length in seconds."""

@@ -103,7 +103,8 @@ flush_s = 120.0          # async: commit a partly filled buffer after this time
 lease_s = 60.0           # a task is issued again if its worker is silent for this time
 task_deadline_s = 3600.0 # a task is issued again after this time in any case
 max_staleness = 20       # older updates are rejected
-# adaptive_steps = [2, 20]   # local steps by a client's measured speed, within these limits
+# adaptive_steps = [2, 20]   # limits of local steps by a client's measured speed: all answer after
+                         # about the time that local_steps take the client of median speed
 
 [aggregation]
 rule = "factor"                  # mean of LoRA's factors; or "ffa" (A frozen, only B is trained and
@@ -142,7 +143,8 @@ threshold = 0.0                  # cosine-filter: updates below this cosine are 
 # radius = 1.0                   # centered-clip; default: the median distance from the centre
 iterations = 3                   # centered-clip
 
-[privacy]                        # differential privacy of each client's data as a whole
+[privacy]                        # differential privacy of each client's data as a whole; needs
+                                 # fccl[dp] and contribution_mode = "uniform"
 # clip_norm = 0.5                # C, limit of an update's norm; switches it on
 noise_multiplier = 1.0           # z: noise of standard deviation zC/K on each value of the mean
 delta = 1e-5
@@ -230,6 +232,9 @@ size_sigma = 0.0         # analytic: the clients' numbers of rows are lognormal 
 
 [objectives]             # options of the phases' plug-ins, for the workers: docs/extending.md
 # focal.gamma=2.0        # [objectives.NAME]; every worker needs the plug-in installed
+
+[aggregators]            # options of a plug-in rule, for aggregation.rule: docs/extending.md
+# sign-vote.step=1e-3    # [aggregators.NAME]
 
 [offline]                # values for a new run while the model hub cannot be reached, e.g.
                          # "model.name"="offline:gpt2-tiny" and "phase.0.lr"=6e-3

@@ -37,7 +37,8 @@ class ContributionRow(Record):
 
     Attributes:
         contribution: Exponential moving average, over the commits that it took part in, of its
-            weight times the number of clients in the buffer: 1 is average.
+            weight times the number of clients in the buffer: 1 is average, and 0 if a robust rule
+            has left its updates out.
         updates: Number of its updates that were applied.
         samples: Sum of the rows of these updates.
         share: Its share of the coefficients of all applied updates.
@@ -74,7 +75,7 @@ def contribution_rows(
     for version in versions:
         for update in version.updates:
             updates[update.client_id].append((version.phase, update))
-            totals[version.phase] += update.coefficient
+            totals[version.phase] += _coefficient(update)
     running = running_contributions(versions)
     return tuple(
         _row(client, running[client], updates[client], totals, objectives, source)
@@ -91,7 +92,7 @@ def add_commit(running: Mapping[str, float], version: VersionSummary) -> Mapping
     """Return the running contributions after one more version."""
     weights: dict[str, float] = defaultdict(float)
     for update in version.updates:
-        weights[update.client_id] += update.weight
+        weights[update.client_id] += 0.0 if update.left_out else update.weight
     after = dict(running)
     for client, weight in weights.items():
         relative = weight * len(weights)
@@ -141,7 +142,11 @@ def _samples(updates: Sequence[UpdateSummary]) -> int:
 
 
 def _share(updates: Sequence[UpdateSummary], total: float) -> float:
-    return sum(update.coefficient for update in updates) / total if total else 0.0
+    return sum(_coefficient(update) for update in updates) / total if total else 0.0
+
+
+def _coefficient(update: UpdateSummary) -> float:
+    return 0.0 if update.left_out else update.coefficient
 
 
 def contribution_table(

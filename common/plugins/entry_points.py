@@ -54,6 +54,7 @@ class PluginGroup:
 TRACKERS = PluginGroup("fccl.trackers", "trackers")
 EVALUATORS = PluginGroup("fccl.evaluators", "evaluators")
 OBJECTIVES = PluginGroup("fccl.objectives", "objectives")
+AGGREGATORS = PluginGroup("fccl.aggregators", "aggregators")
 
 
 def _load(where: str, found: EntryPoint) -> Any:

@@ -14,6 +14,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from common.protocol.layout import Shape, TensorLayout
 from common.protocol.tasks import LoraSpec
 from common.protocol.tensors import Array, Tensors
@@ -81,6 +83,17 @@ class AdapterForm:
 
 COMPLETE = AdapterForm()
 """The whole of a version."""
+
+
+def pad_factors(tensors: Mapping[str, Array], like: Mapping[str, Array]) -> Tensors:
+    """Return tensors with zeros added to factors of a lower rank than those of a version."""
+    padded = {}
+    for name, tensor in tensors.items():
+        missing = [
+            (0, size - own) for size, own in zip(like[name].shape, tensor.shape, strict=True)
+        ]
+        padded[name] = np.pad(tensor, missing) if any(map(any, missing)) else tensor
+    return padded
 
 
 def is_frozen(name: str) -> bool:

@@ -37,7 +37,11 @@ from common.protocol.tasks import BaseRef, LoraSpec, ModelPrecision, ObjectivePl
 
 
 class PlannedPhase(Record):
-    """A span of versions with one objective; `lr` is the highest learning rate."""
+    """A span of versions with one objective; `lr` is the highest learning rate.
+
+    Attributes:
+        adaptive_steps: Limits of the steps, where they depend on the client's speed.
+    """
 
     objective: ObjectiveName
     versions: Count
@@ -46,6 +50,9 @@ class PlannedPhase(Record):
     batch_size: BatchSize
     lr: LearningRate
     plugin: ObjectivePlugin | None = None  # changes how the objective is trained
+    adaptive_steps: (
+        Annotated[tuple[LocalSteps, LocalSteps], BeforeValidator(list_to_tuple)] | None
+    ) = None
 
     @property
     def kind(self) -> RowKind:
@@ -60,6 +67,13 @@ class PlannedEvaluation(Record):
 
     max_rows: Count  # of each client, per evaluation
     every: Count | None = None
+
+
+class PlannedRank(Record):
+    """Adapter of clients whose rank is below that of the versions."""
+
+    lora: LoraSpec
+    layout: Sha256
 
 
 class PlannedPrivacy(Record):
@@ -91,10 +105,12 @@ class RunPlan(Record):
         adapter_bytes: Size of the adapter's tensors, which a site fetches for every task.
         contribution_source: With `federated`, other sites evaluate this site's updates.
         evaluation: None if sites evaluate nothing.
+        frozen_bytes: Size of the tensors that a site fetches once, because they are not trained.
+        lower_ranks: Adapters of clients with a rank of their own; sizes are those of `lora`.
         privacy: None without differential privacy.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"privacy"})
+    later: ClassVar[frozenset[str]] = frozenset({"frozen_bytes", "lower_ranks", "privacy"})
 
     run: RunId
     name: RunName
@@ -118,23 +134,32 @@ class RunPlan(Record):
     adapter_bytes: Count
     contribution_source: Identifier
     evaluation: PlannedEvaluation | None = None
+    frozen_bytes: Count = 0
+    lower_ranks: Annotated[
+        tuple[PlannedRank, ...], Field(max_length=100), BeforeValidator(list_to_tuple)
+    ] = ()
     privacy: PlannedPrivacy | None = None
 
     def fields(self) -> dict[str, Any]:
         """Return the fields without those that sites of earlier releases refuse, where not set."""
         fields = super().fields()
         for phase in fields["phases"]:
-            if phase["plugin"] is None:
-                del phase["plugin"]
+            for name in ("plugin", "adaptive_steps"):
+                if phase[name] is None:
+                    del phase[name]
         return fields
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all fields but the run's id, in hex."""
+        """SHA-256 of all fields but the run's id, in hex.
+
+        Later fields that have their default are left out, so that approvals stay valid.
+        """
         fields = self.fields()
         del fields["run"]
-        if self.privacy is None:  # approvals given to plans of earlier releases stay valid
-            del fields["privacy"]
+        for name in self.later:
+            if not fields[name]:
+                del fields[name]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

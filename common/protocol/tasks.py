@@ -132,6 +132,12 @@ def parse_prompt(meta: Mapping[str, str]) -> PromptSpec | None:
     return None if text is None else PromptSpec.model_validate_json(text)
 
 
+def parse_frozen(meta: Mapping[str, str]) -> BlobRef | None:
+    """Return the frame of the frozen tensors that a journal records; None if it records none."""
+    text = meta.get("frozen")
+    return None if text is None else BlobRef.model_validate_json(text)
+
+
 PluginOption = (
     bool
     | Annotated[int, Field(ge=-(2**53), le=2**53)]

@@ -141,10 +141,21 @@ class UpdateSummary(Record):
         return fields | stats
 
 
+class RankedAdapter(Record):
+    """Frame of the leading components of a version, for clients with a lower rank."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)]
+    sha256: Sha256
+    nbytes: Count
+
+
 class VersionSummary(Record):
     """Summary of one committed version, kept for good: a line of `progress.jsonl`.
 
-    `state_sha256` is that of the file of the server's state, if the aggregation rule has any.
+    Attributes:
+        sha256, nbytes: Of its frame, as clients get it that have no rank of their own.
+        state_sha256: Digest of the file of the server's state, if the aggregation rule has any.
+        ranked: The frames for clients with a lower rank than the version.
     """
 
     version: Count
@@ -159,6 +170,25 @@ class VersionSummary(Record):
     accuracy_before: float | None = None
     accuracy_after: float | None = None
     updates: Annotated[tuple[UpdateSummary, ...], BeforeValidator(list_to_tuple)] = ()
+    ranked: Annotated[tuple[RankedAdapter, ...], BeforeValidator(list_to_tuple)] = ()
+
+    @property
+    def blobs(self) -> tuple[BlobRef, ...]:
+        """The frames of all ranks."""
+        return tuple(self.blob(rank) for rank in (None, *(each.rank for each in self.ranked)))
+
+    def blob(self, rank: int | None = None) -> BlobRef:
+        """Return the frame of a rank; None is that of the version itself."""
+        found = next((each for each in self.ranked if each.rank == rank), self)
+        return BlobRef(sha256=found.sha256, nbytes=found.nbytes)
+
+    @model_serializer(mode="wrap")
+    def _without_ranks(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `ranked` out where it is empty: readers of earlier releases do not know it."""
+        fields: dict[str, Any] = serialize(self)
+        if not self.ranked:
+            del fields["ranked"]
+        return fields
 
 
 class SampleAnswer(Record):

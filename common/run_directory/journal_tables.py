@@ -17,7 +17,7 @@ from common.errors import RunError
 META_KEYS = frozenset(
     {
         "run_id", "software", "base", "clients", "labels", "sources", "adapter_config", "layout",
-        "prompt", "start",
+        "prompt", "start", "frozen",
     }
 )  # fmt: skip
 """Properties that are fixed when a run begins (table `meta`)."""
@@ -78,6 +78,9 @@ ADDED_TABLES = (  # and indexes; missing from runs that an older release began
     "CREATE TABLE IF NOT EXISTS kept_update (task_id TEXT PRIMARY KEY, file TEXT NOT NULL);",
     # With kept updates: the seed of the noise of each version with differential privacy.
     "CREATE TABLE IF NOT EXISTS noise_seed (version INTEGER PRIMARY KEY, seed BLOB NOT NULL);",
+    # With `schedule.adaptive_steps`: local steps of tasks, and what the last updates took.
+    "CREATE TABLE IF NOT EXISTS task_steps (task_id TEXT PRIMARY KEY, steps INTEGER NOT NULL);",
+    "CREATE TABLE IF NOT EXISTS client_pace (client_id TEXT PRIMARY KEY, paces TEXT NOT NULL);",
     # Processes that took the run over, for people: the epoch alone decides who may write.
     "CREATE TABLE IF NOT EXISTS coordinator (epoch INTEGER PRIMARY KEY, pid INTEGER NOT NULL,"
     " host TEXT NOT NULL, at REAL NOT NULL);",

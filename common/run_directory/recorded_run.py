@@ -24,7 +24,7 @@ from common.protocol.evaluations import EvaluatorFigures
 from common.protocol.feed import Event
 from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE
-from common.protocol.tasks import BaseRef, PromptSpec, parse_prompt
+from common.protocol.tasks import BaseRef, BlobRef, PromptSpec, parse_frozen, parse_prompt
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.run_directory import journal_reader as journal
 from common.run_directory import samples
@@ -77,6 +77,7 @@ class RecordedRun:
     samples: tuple[SampleAnswer, ...]  # answers to held-out rows
     start: WarmStart | None = None
     layout: str | None = None  # digest of the tensor layout; None for a run of schema 1
+    frozen: BlobRef | None = None  # frame of the tensors that all versions share, if any
     evaluations: tuple[EvaluationRecord, ...] = ()  # by clients, of versions
     scores: tuple[ScoreRecord, ...] = ()  # of updates
     rounds: tuple[RoundRecord, ...] = ()  # evaluations of versions that became due
@@ -148,16 +149,15 @@ class RecordedRun:
             RunError: The file is gone or damaged, or its digest is not the journal's.
         """
         # numpy and safetensors are imported here: viewers need no tensors.
-        from common.protocol.adapter_frame import pack_adapter  # noqa: PLC0415
-        from common.protocol.codec import digest  # noqa: PLC0415
-        from common.run_directory import version_files  # noqa: PLC0415
+        from common.run_directory import version_digests, version_files  # noqa: PLC0415
 
         directory = self.version_directory(version)
         weights, _ = version_files.file_names(self.adapter_config)
         tensors = version_files.read_tensors(directory / weights)
-        schema1 = self.layout is None
-        frame = pack_adapter(version, self.config.codec.adapter, tensors, schema1=schema1)
-        if digest(frame) != self._summary(version).sha256:
+        digests = version_digests.VersionDigests(
+            self.config.codec.adapter, self.frozen, schema1=self.layout is None
+        )
+        if not digests.are_right(version, tensors, self._summary(version).sha256):
             raise RunError(
                 f"{directory} does not have the content that the journal says",
                 "choose another --version, or restore the run from a backup",
@@ -261,6 +261,7 @@ def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connect
         samples=tuple(sorted(samples.read_samples(directory), key=lambda sample: sample.at)),
         start=WarmStart.model_validate_json(meta["start"]) if "start" in meta else None,
         layout=meta.get("layout"),
+        frozen=parse_frozen(meta),
         evaluations=journal.read_evaluations(db, config.phase),
         scores=journal.read_scores(db),
         rounds=journal.read_rounds(db),

@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter
 from common.config.config import FederationConfig
 from common.errors import RunError
 from common.protocol.fields import AttemptNumber, Count, Fraction, Identifier, Record, RowKind
+from common.protocol.tasks import BlobRef, parse_frozen
 from common.protocol.updates import ContributionStats
 from common.protocol.versions import VersionSummary
 from common.run_directory import journal_reader as journal
@@ -61,6 +62,7 @@ class UpdateJournal:
     Attributes:
         rows: Training rows of the clients that the coordinator dealt them to, by kind.
         layout: Digest of the tensor layout; None in a run of schema 1.
+        frozen: Frame of the tensors that all versions share; None under most aggregation rules.
         versions: Summaries by the number of their row.
         updates: Accepted updates, in the order of acceptance.
         receipts: State of the receipt of each closed task.
@@ -74,6 +76,7 @@ class UpdateJournal:
     rows: Mapping[str, Mapping[RowKind, int]]
     adapter_config: Mapping[str, object]
     layout: str | None
+    frozen: BlobRef | None
     versions: Mapping[int, VersionSummary]
     updates: tuple[JournaledUpdate, ...]
     receipts: Mapping[str, str]
@@ -103,6 +106,7 @@ def read_update_journal(directory: Path) -> UpdateJournal:
             rows=_ROWS.validate_json(meta["clients"]),
             adapter_config=_CONFIG.validate_json(meta["adapter_config"]),
             layout=meta.get("layout"),
+            frozen=parse_frozen(meta),
             versions={
                 number: VersionSummary.model_validate_json(text) for number, text in versions
             },

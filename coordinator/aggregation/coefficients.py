@@ -17,12 +17,23 @@ from __future__ import annotations
 
 from collections import Counter
 
+from common.config.config import AggregationConfig
 from common.protocol.updates import ContributionStats
 from coordinator.aggregation.contribution import contribution_weights, single_client_weight
-from coordinator.aggregation.participation import effective_participation, participation_factor
+from coordinator.aggregation.participation import (
+    effective_participation,
+    participation_factor,
+    relative_steps,
+)
 from coordinator.aggregation.staleness import staleness_factor
 from coordinator.core.events import CommitPart
+from coordinator.core.index_update import index_of
 from coordinator.core.state import CoordinatorState, Plan
+
+
+def server_rate(config: AggregationConfig) -> float:
+    """Return η where it is a factor of the deltas: 1 where a server optimizer applies it."""
+    return config.server_lr if config.optimizer.name == "none" else 1.0
 
 
 def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]:
@@ -33,13 +44,17 @@ def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]
     config = plan.aggregation
     buffered = Counter(update.client_id for update in state.buffer)
     weights = _client_weights(plan, state)
-    participation = effective_participation(state.clients, buffered)
-    mean = sum(participation.values()) / len(participation)
-    eta = config.server_lr if config.optimizer.name == "none" else 1.0  # else the optimizer's
+    index = index_of(plan, state)
+    totals = (index.participants, index.participation)
+    participation, mean = effective_participation(state.clients, buffered, *totals)
+    eta = server_rate(config)
+    shares = [weights[u.client_id][1] / buffered[u.client_id] for u in state.buffer]
+    work = [1.0] * len(shares)
+    if plan.schedule.adaptive_steps is not None:
+        work = relative_steps([update.stats.steps for update in state.buffer], shares)
     parts = []
-    for update in state.buffer:
-        score, client_weight = weights[update.client_id]
-        w = client_weight / buffered[update.client_id]
+    for update, w, steps in zip(state.buffer, shares, work, strict=True):
+        score, _ = weights[update.client_id]
         staleness = state.version - update.base_version
         s, r = 1.0, 1.0
         if not config.cache_updates:  # which holds what late and idle clients sent last
@@ -47,7 +62,7 @@ def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]
                 *(staleness, config.staleness_exponent),
                 *(config.staleness, config.staleness_threshold),
             )
-            own = participation[update.client_id]
+            own = participation[update.client_id] * steps
             r = 1.0 if plan.privacy.enabled else participation_factor(own, mean)
         coefficient = w * s * r * update.clip * eta
         parts.append(CommitPart(update, staleness, score, w, s, r, coefficient))

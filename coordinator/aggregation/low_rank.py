@@ -20,9 +20,8 @@ Differences against the version that a client really started from, and their sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +56,10 @@ class Change:
 
 
 def next_factors(
-    current: int, versions: Mapping[int, Factors], changes: Sequence[Change], fresh: Factors
+    current: int,
+    versions: Mapping[int, Factors],
+    changes: Sequence[Change],
+    fresh: Callable[[], Factors],
 ) -> Factors:
     """Return the factors of the next version of a layer, with the rank of the current one.
 
@@ -69,7 +71,7 @@ def next_factors(
         current: t, the number of the current version.
         versions: Factors of version t and of every version that a change started from.
         changes: Updates to add, in the order in which they were accepted.
-        fresh: Factors of version 0, in which B is zero (or A, for embeddings).
+        fresh: Returns the factors of version 0, in which B is zero (or A, for embeddings).
     """
     left, right = stack(current, versions, changes)
     return truncate(left, right, versions[current].rank, fresh)
@@ -94,7 +96,7 @@ def stack(
     return np.hstack(columns), np.vstack(rows)
 
 
-def truncate(left: _Wide, right: _Wide, rank: int, fresh: Factors) -> Factors:
+def truncate(left: _Wide, right: _Wide, rank: int, fresh: Callable[[], Factors]) -> Factors:
     """Return balanced factors of the best approximation of P Q of a rank, in the sense of norms.
 
     Components are sorted by their singular values, so that the first r of them are the best
@@ -107,7 +109,11 @@ def truncate(left: _Wide, right: _Wide, rank: int, fresh: Factors) -> Factors:
     scale = np.sqrt(values[:kept])
     b, a = q_left @ u[:, :kept] * scale, scale[:, None] * (vt[:kept] @ q_right.T)
     signs = _signs(b)
-    return _fill(b * signs, a * signs[:, None], fresh.b[:, kept:rank], fresh.a[kept:rank])
+    b, a = b * signs, a * signs[:, None]
+    if kept < rank:
+        begun = fresh()
+        b, a = _fill(b, a, begun.b[:, kept:rank], begun.a[kept:rank])
+    return Factors(np.ascontiguousarray(b, np.float32), np.ascontiguousarray(a, np.float32))
 
 
 def _signs(b: _Wide) -> _Wide:
@@ -116,11 +122,7 @@ def _signs(b: _Wide) -> _Wide:
     return np.where(b[largest, np.arange(b.shape[1])] < 0, -1.0, 1.0)
 
 
-def _fill(b: _Wide, a: _Wide, fresh_b: Array, fresh_a: Array) -> Factors:
+def _fill(b: _Wide, a: _Wide, fresh_b: Array, fresh_a: Array) -> tuple[_Wide, _Wide]:
     """Return factors with fresh components behind them, whose product is zero."""
-    has_row = fresh_a.any(axis=1)
-    columns: NDArray[Any] = np.where(has_row, np.float32(0), fresh_b)
-    return Factors(
-        np.ascontiguousarray(np.hstack([b, columns]), np.float32),
-        np.ascontiguousarray(np.vstack([a, fresh_a]), np.float32),
-    )
+    columns = np.where(fresh_a.any(axis=1), np.float32(0), fresh_b)
+    return np.hstack([b, columns]), np.vstack([a, fresh_a])

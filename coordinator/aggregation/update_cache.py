@@ -1,14 +1,20 @@
 """Cache of last updates: clients that answer seldom keep their voice in every version.
 
-    v = mean(h) + (1/n) Σᵢ (Δᵢ − hᵢ)   over the n updates of the buffer; afterwards hᵢ ← Δᵢ
+    v = mean(h) + Σᵢ wᵢ (Δᵢ − hᵢ)   over the buffer, all clients alike; afterwards hᵢ ← Δᵢ
 
-hᵢ is the update of client i that was applied last, and mean(h) that of all clients that have one.
-The step is an estimate of the mean over all clients, whoever happens to be in the buffer. A client
-without hᵢ counts as the mean: the paper's 0 would make the steps of the first sweep up to twice as
-long, because a schedule that takes clients in turn has no client twice in it.
+hⱼ is the update of client j that was applied last, and mean(h) that of all clients that have one.
+So the step estimates the mean over all clients, whoever happens to be in the buffer. As a sum over
+buffer and cache, with Wⱼ the weight of client j in the buffer, W that of clients without hⱼ, and N
+cached updates:
 
-Every update counts the same. The state is the sum of the h, so that a version reads the updates
-that change, not those of all clients.
+    v = Σᵢ wᵢ Δᵢ + Σⱼ ((1 − W) / N − Wⱼ) hⱼ
+
+A client without hᵢ counts as the mean. With the paper's 0 the steps of the first sweep would grow
+to twice their length, because a schedule that takes clients in turn has no client twice in it.
+
+Nothing is discounted by staleness, which is what the cache is for. A cached update counts for as
+many versions as a stale one is accepted (`schedule.max_staleness`), so that a client that is gone
+for good is forgotten; and no longer than its phase, because another objective has other deltas.
 
 Source: Wang et al., "Tackling the Data Heterogeneity in Asynchronous Federated Learning with Cached
 Update Calibration" (CA2FL, ICLR 2024), algorithm 1.
@@ -16,47 +22,74 @@ Update Calibration" (CA2FL, ICLR 2024), algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from common.protocol.tensors import Tensors
-from coordinator.aggregation.robust.similarity import TensorReader
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 
-def calibrated_mean(
-    total: Tensors, clients: int, updates: Sequence[TensorReader], cached: Sequence[TensorReader]
-) -> Tensors:
-    """Return v.
+class AppliedUpdate(Protocol):
+    """An update that a version has applied."""
+
+    @property
+    def task_id(self) -> str: ...
+    @property
+    def client_id(self) -> str: ...
+    @property
+    def clip(self) -> float: ...
+
+
+U = TypeVar("U", bound=AppliedUpdate)
+
+
+@dataclass(frozen=True)
+class _Entry(Generic[U]):
+    update: U
+    version: int
+    phase: int
+
+
+class UpdateCache(Generic[U]):
+    """The newest applied update of each client, in the order in which they were applied."""
+
+    def __init__(self, max_age: int) -> None:
+        self._max_age = max_age
+        self._entries: dict[str, _Entry[U]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def before(self, version: int, phase: int) -> list[U]:
+        """Return what counts in the step that makes a version; forget the rest."""
+        self._entries = {
+            client: entry
+            for client, entry in self._entries.items()
+            if entry.phase == phase and version - 1 - entry.version <= self._max_age
+        }
+        return [entry.update for entry in self._entries.values()]
+
+    def apply(self, version: int, phase: int, updates: Iterable[U]) -> None:
+        """Remember the updates of a version, in the order in which they were accepted."""
+        for update in updates:
+            self._entries.pop(update.client_id, None)
+            self._entries[update.client_id] = _Entry(update, version, phase)
+
+
+def cached_coefficients(
+    weights: Sequence[tuple[str, float]], cached: Sequence[AppliedUpdate], rate: float
+) -> list[float]:
+    """Return the factor of each cached delta in the step.
 
     Args:
-        total: Sum of the h, by name of the tensor; zeros if there is none.
-        clients: Number of h in the sum.
-        updates: Δᵢ, at least one.
-        cached: hᵢ of each update whose client has one.
+        weights: Client and weight wᵢ of each update of the buffer; the weights add up to 1.
+        cached: The cached updates, whose norm clip counts again.
+        rate: η, or 1 where a server optimizer has it.
     """
-    n = len(updates)
-    share = np.float32((1 - (n - len(cached)) / n) / clients if clients else 0.0)
-    result = {name: share * tensor for name, tensor in total.items()}
-    part = np.float32(1 / n)
-    for reader in updates:
-        for name, tensor in reader():
-            result[name] = result[name] + part * tensor
-    for reader in cached:
-        for name, tensor in reader():
-            result[name] = result[name] - part * tensor
-    return result
-
-
-def updated_total(
-    total: Tensors, entering: Sequence[TensorReader], leaving: Sequence[TensorReader]
-) -> Tensors:
-    """Return the sum of the h after some have come and others have gone."""
-    result = dict(total)
-    for reader in entering:
-        for name, tensor in reader():
-            result[name] = result[name] + tensor
-    for reader in leaving:
-        for name, tensor in reader():
-            result[name] = result[name] - tensor
-    return result
+    own = defaultdict[str, float](float)
+    for client, weight in weights:
+        own[client] += weight
+    known = {update.client_id for update in cached}
+    new = sum(weight for client, weight in own.items() if client not in known)
+    return [
+        rate * update.clip * ((1 - new) / len(cached) - own[update.client_id]) for update in cached
+    ]

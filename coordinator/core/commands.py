@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import islice
 
 from common.protocol.commands import Command
 from common.protocol.kinds import EventKind, RejectionKind
@@ -58,7 +59,7 @@ def _kick(plan: Plan, state: CoordinatorState, command: Command) -> Transition:
         return _refuse(state, command, f"there is no client {name}")
     if state.client(name).quarantined:
         return _refuse(state, command, f"{name} already gets no more tasks")
-    if plan.clients and schedule.eligible_clients(plan, state) == [name]:
+    if plan.clients and [*islice(schedule.eligible_clients(plan, state), 2)] == [name]:
         return _refuse(state, command, f"{name} is the last client; `fccl stop` ends the run")
     after = state.with_client(name, replace(state.client(name), strikes=STRIKES))
     rejection = Rejection(RejectionKind.KICKED, f"{name} was kicked by {command.by}"[:MAX_TEXT])

@@ -23,8 +23,8 @@ from coordinator.core.events import (
     Rejection,
 )
 from coordinator.core.minimum import (
+    at_least,
     enough_clients,
-    live_clients,
     minimum,
     site_is_live,
     trainable_clients,
@@ -73,7 +73,7 @@ def due_rounds(plan: Plan, state: CoordinatorState, now: float) -> tuple[tuple[i
         return ()
     if version == 0:
         needed = max(1, minimum(plan, state))
-        return ((0, 0),) if len(live_clients(plan, state, now)) >= needed else ()
+        return ((0, 0),) if at_least(plan, state, now, needed) else ()
     phase = plan.phase_before(version)
     if version == plan.phase_end(phase):
         following = phase + 1
@@ -181,7 +181,7 @@ def issue(state: CoordinatorState, client_id: str, site: str, new: OpenEvaluatio
 def issue_evaluations(plan: Plan, state: CoordinatorState, now: float) -> Transition:
     """Issue evaluations again whose lease has run out, and those of open rounds that have room."""
     done = _expire_or_reissue(plan, state, now)
-    if not may_issue(plan, done.state, now):
+    if not done.state.rounds or not may_issue(plan, done.state, now):
         return done
     for each in done.state.rounds:
         issued = _issue_round(plan, done.state, each, now)
@@ -232,6 +232,8 @@ def running_by_site(plan: Plan, state: CoordinatorState) -> Counter[str]:
 
 def _expire_or_reissue(plan: Plan, state: CoordinatorState, now: float) -> Transition:
     done, members = Transition(state), state.members(plan)
+    if not state.evaluations:
+        return done
     allowed = may_issue(plan, state, now)
     for each in tuple(state.evaluations.values()):
         site = members[each.client_id].site

@@ -112,7 +112,10 @@ def _describe_round(action: CloseRound) -> LogEvent:
 
 
 def _describe_version(summary: VersionSummary) -> LogEvent:
-    clients = ", ".join(f"{u.client_id} {u.weight:.2f}" for u in summary.updates)
+    clients = ", ".join(
+        f"{u.client_id} left out" if u.left_out else f"{u.client_id} {u.weight:.2f}"
+        for u in summary.updates
+    )
     text = (
         f"version {summary.version}: {len(summary.updates)} updates ({clients}),"
         f" train loss {summary.train_loss:.3f}"

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 from common.protocol.kinds import EventKind
 from coordinator.core.evaluations import restart_deadlines
 from coordinator.core.events import Action, HeartbeatsRead, IssueTask, LogEvent, log_event
+from coordinator.core.index_update import expires_at, index_of, with_index
 from coordinator.core.state import CoordinatorState, OpenTask, Plan
 from coordinator.core.transition import Transition
 
@@ -29,33 +32,40 @@ def renew_leases(
         return replace(state, store_up=False)
     signals = heartbeats.signals
     busy_sites = {signal.site for signal in signals if signal.busy}
-    named = {(signal.site, signal.task_id) for signal in signals}
+    named = {(signal.site, signal.task_id) for signal in signals if signal.task_id}
     members = state.members(plan)
     store_returned = not state.store_up
     if store_returned:
         state = restart_deadlines(state, now)
+    lease_until = now + plan.schedule.lease_s
+    renewed = []
     for task in state.tasks.values():
         site = members[task.client_id].site
         in_training = (site, task.task_id) in named
         if store_returned or in_training or (site in busy_sites and not task.parked):
-            lease_until = now + plan.schedule.lease_s
             parked = task.parked and not in_training
-            state = state.with_task(replace(task, lease_until=lease_until, parked=parked))
+            renewed.append(replace(task, lease_until=lease_until, parked=parked))
+    state = state.with_tasks(renewed)
     for each in state.evaluations.values():
         site = members[each.client_id].site
         if store_returned or (site, each.task_id) in named or site in busy_sites:
-            lease_until = now + plan.schedule.lease_s
             state = state.with_evaluation(replace(each, lease_until=lease_until))
-    awake = {signal.site: now for signal in signals if not signal.resting}
+    awake = Counter(signal.site for signal in signals if not signal.resting)
+    resting = Counter(signal.site for signal in signals if signal.resting)
     wishes = {(signal.site, client) for signal in signals for client in signal.wishes}
     return replace(
         state,
-        workers_by_site=MappingProxyType(Counter(s.site for s in signals if not s.resting)),
-        resting_by_site=MappingProxyType(Counter(s.site for s in signals if s.resting)),
-        seen_at=MappingProxyType({**state.seen_at, **awake}),
+        workers_by_site=_same_or_new(state.workers_by_site, dict(awake)),
+        resting_by_site=_same_or_new(state.resting_by_site, dict(resting)),
+        seen_at=MappingProxyType({**state.seen_at, **dict.fromkeys(awake, now)}),
         wishes=frozenset(c for site, c in wishes if c in members and members[c].site == site),
         store_up=True,
     )
+
+
+def _same_or_new(known: Mapping[str, int], new: dict[str, int]) -> Mapping[str, int]:
+    """Return the known mapping if the new one is equal, so that the index sees no change."""
+    return known if known == new else MappingProxyType(new)
 
 
 def reissue_expired(
@@ -66,7 +76,9 @@ def reissue_expired(
     A site that rests outside its hours is not silent, but takes no task either. Without `issue`,
     tasks of live sites wait.
     """
-    actions: list[Action] = []
+    state, actions = with_index(plan, state), list[Action]()
+    if not _needs_attention(state, now):
+        return Transition(state)
     members = state.members(plan)
     for task in tuple(state.tasks.values()):
         site = members[task.client_id].site
@@ -92,7 +104,21 @@ def reissue_expired(
         state = state.with_task(again)
         text = f"is issued again, attempt {again.attempt}"
         actions += [IssueTask(again, site), _lease_event(again, text)]
-    return Transition(state, tuple(actions))
+    return Transition(_look_again_later(plan, state), tuple(actions))
+
+
+def _needs_attention(state: CoordinatorState, now: float) -> bool:
+    """Return whether a lease or a deadline may be over, or the site of a parked task is back."""
+    index = state.index
+    assert index is not None
+    alive = state.workers_by_site
+    return now >= index.attention_at or any(site in alive for site in index.parked)
+
+
+def _look_again_later(plan: Plan, state: CoordinatorState) -> CoordinatorState:
+    index = index_of(plan, state)
+    times = (expires_at(plan, task) for task in state.tasks.values() if not task.parked)
+    return state.with_index(replace(index, attention_at=min(times, default=math.inf)))
 
 
 def _lease_event(task: OpenTask, text: str) -> LogEvent:

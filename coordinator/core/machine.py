@@ -52,8 +52,9 @@ from coordinator.core.events import (
     log_event,
 )
 from coordinator.core.leases import renew_leases
+from coordinator.core.pace import Pace, measure
 from coordinator.core.state import REFUSALS, STRIKES, BufferedUpdate, CoordinatorState, Plan
-from coordinator.core.state_changes import accept_update
+from coordinator.core.state_changes import accept_update, with_pace
 from coordinator.core.transition import Transition
 
 
@@ -112,7 +113,7 @@ def _advance(plan: Plan, done: Transition, now: float) -> Transition:
         return done.then(FinishRun(complete=False, reason=_stop_reason(plan, done.state)))
     trained = done.state.version >= plan.total_versions
     # In a run of sites only, others may still join.
-    if not trained and plan.clients and not schedule.eligible_clients(plan, done.state):
+    if not trained and plan.clients and not any(schedule.eligible_clients(plan, done.state)):
         reason = "every client is quarantined"
         return done.then(FinishRun(complete=False, reason=reason, failed=True))
     done = _then(done, evaluations.issue_evaluations(plan, done.state, now))
@@ -156,6 +157,9 @@ def _handle_update(
     rejection = decision.rejection
     if rejection is None:
         return _accept(plan, state, update, decision.clip, now)
+    if rejection.kind is RejectionKind.STALE:  # the next one should not be, so its pace counts
+        pace = _measure_pace(state, update, now)
+        state = state.with_client(update.client_id, with_pace(state.client(update.client_id), pace))
     if decision.closes_task:
         closed = _close(state, update, rejection, counts_as_strike=decision.counts_as_strike)
         return closed.then(_rejection_event(update, rejection))
@@ -165,22 +169,34 @@ def _handle_update(
 def _accept(
     plan: Plan, state: CoordinatorState, update: UpdateArrived, clip: float, now: float
 ) -> Transition:
-    # Whatever a client claims, it weighs no more than the rows that it was assigned.
+    # Whatever a client claims, it weighs no more than the rows and steps that it was assigned.
     client = state.members(plan)[update.client_id]
-    rows = min(update.stats.num_samples, plan.rows(client, update.phase))
+    task = state.tasks[update.task_id]
+    counted = {"num_samples": min(update.stats.num_samples, plan.rows(client, update.phase))}
+    if task.steps:
+        counted["steps"] = task.steps
     accepted = BufferedUpdate(
         task_id=update.task_id,
         attempt=update.attempt,
         client_id=update.client_id,
         worker_id=update.worker_id,
         base_version=update.base_version,
-        stats=update.stats.model_copy(update={"num_samples": rows}),
+        stats=update.stats.model_copy(update=counted),
         clip=clip,
         nbytes=update.nbytes,
         upload=update.upload,
     )
-    after = accept_update(state, accepted, update.norm, now)
+    pace = _measure_pace(state, update, now)
+    after = accept_update(state, accepted, update.norm, now, pace)
     return Transition(after, (AcceptUpdate(accepted, update.norm),))
+
+
+def _measure_pace(state: CoordinatorState, update: UpdateArrived, now: float) -> Pace | None:
+    """Return what an update took; None if steps do not depend on it, or it is not known."""
+    task = state.tasks[update.task_id]
+    if not task.steps or update.attempt != task.attempt:  # of an earlier one
+        return None
+    return measure(update.stats.train_seconds, task.steps, now - task.issued_at)
 
 
 def _close(

@@ -7,8 +7,9 @@ effect.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from common.protocol.kinds import EventKind
 from coordinator.core.events import LogEvent, log_event
@@ -32,29 +33,37 @@ def site_is_live(plan: Plan, state: CoordinatorState, site: str, now: float) -> 
     return seen_at is not None and now - seen_at <= plan.schedule.lease_s
 
 
-def trainable_clients(plan: Plan, state: CoordinatorState, phase: int) -> list[str]:
-    """Return the members that have rows for a phase and are not quarantined, in order."""
-    return [
-        name
-        for name, client in state.members(plan).items()
-        if plan.rows(client, phase) and not state.client(name).quarantined
-    ]
+def trainable_clients(plan: Plan, state: CoordinatorState, phase: int) -> Iterator[str]:
+    """Yield the members that have rows for a phase and are not quarantined, in order."""
+    kind = plan.phases[phase].kind
+    for name, client in state.members(plan).items():
+        if client.rows.get(kind) and not state.client(name).quarantined:
+            yield name
+
+
+def each_live_client(plan: Plan, state: CoordinatorState, now: float) -> Iterator[str]:
+    """Yield the clients that can train in the current phase and whose site is live."""
+    members = state.members(plan)
+    for name in trainable_clients(plan, state, plan.current_phase(state.version)):
+        if site_is_live(plan, state, members[name].site, now):
+            yield name
 
 
 def live_clients(plan: Plan, state: CoordinatorState, now: float) -> list[str]:
     """Return the clients that can train in the current phase and whose site is live."""
-    members = state.members(plan)
-    return [
-        name
-        for name in trainable_clients(plan, state, plan.current_phase(state.version))
-        if site_is_live(plan, state, members[name].site, now)
-    ]
+    return list(each_live_client(plan, state, now))
+
+
+def at_least(plan: Plan, state: CoordinatorState, now: float, number: int) -> bool:
+    """Return whether that many clients are live; it stops to look when they are found."""
+    found = islice(each_live_client(plan, state, now), number)
+    return sum(1 for _ in found) >= number
 
 
 def enough_clients(plan: Plan, state: CoordinatorState, now: float) -> bool:
     """Return whether anything may be issued or committed."""
     needed = minimum(plan, state)
-    return needed <= 1 or len(live_clients(plan, state, now)) >= needed
+    return needed <= 1 or at_least(plan, state, now, needed)
 
 
 def sole_contributor(plan: Plan, state: CoordinatorState) -> str | None:

@@ -7,23 +7,21 @@ gets no more tasks at all. What was applied is in the journal, so a restart forg
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 
 from common.privacy import PrivacySpending, spending_of
 from coordinator.core.minimum import sole_contributor, trainable_clients
 from coordinator.core.state import CoordinatorState, Plan
 
 
-def without_spent(plan: Plan, state: CoordinatorState, clients: Iterable[str]) -> list[str]:
-    """Return those of the clients, none of which has an open task, that may get one."""
+def is_barred(plan: Plan, state: CoordinatorState) -> Callable[[str], bool]:
+    """Return a function that tells whether a client without an open task may get none."""
     if not plan.privacy.enabled:
-        return list(clients)
+        return lambda client: False
     buffered = {update.client_id for update in state.buffer}
-    return [
-        client
-        for client in clients
-        if client not in buffered and _has_budget(plan, state.client(client).participation)
-    ]
+    return lambda client: (
+        client in buffered or not _has_budget(plan, state.client(client).participation)
+    )
 
 
 def spent_clients(plan: Plan, state: CoordinatorState) -> list[str]:

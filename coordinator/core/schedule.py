@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from common.protocol.kinds import RejectionKind
 from coordinator.aggregation.coefficients import compute_parts
 from coordinator.core import privacy, scores
-from coordinator.core.evaluations import running_by_site
 from coordinator.core.events import CloseTask, CommitVersion, IssueTask, Rejection
+from coordinator.core.index_update import index_of, with_index
 from coordinator.core.leases import reissue_expired
 from coordinator.core.minimum import enough_clients, sole_contributor, trainable_clients
-from coordinator.core.state import CoordinatorState, OpenTask, Plan
+from coordinator.core.pace import assigned_steps, typical
+from coordinator.core.state import ClientState, CoordinatorState, OpenTask, Plan
 from coordinator.core.state_changes import apply_commit
 from coordinator.core.transition import Transition
-
-AHEAD = 2  # tasks by which a client that wants one may be ahead of its turn
+from coordinator.persistent.ordered_map import OrderedMap
 
 
 def commit_if_ready(plan: Plan, state: CoordinatorState, now: float) -> Transition:
@@ -42,8 +43,8 @@ def commit_if_ready(plan: Plan, state: CoordinatorState, now: float) -> Transiti
     commit = CommitVersion(state.version + 1, phase, compute_parts(plan, state))
     after = apply_commit(plan, state, commit)
     closed = _close_obsolete_tasks(plan, after, phase)
-    for close in closed:
-        after = after.without_task(close.task_id)
+    if closed:
+        after = replace(after, tasks=OrderedMap())
     return requested.then(*scored.actions, commit, *closed, state=after)
 
 
@@ -59,8 +60,8 @@ def drained(plan: Plan, state: CoordinatorState, now: float) -> bool:
     )
 
 
-def eligible_clients(plan: Plan, state: CoordinatorState) -> list[str]:
-    """Return the clients that may get tasks in the current phase, in the plan's order."""
+def eligible_clients(plan: Plan, state: CoordinatorState) -> Iterator[str]:
+    """Yield the clients that may get tasks in the current phase, in the plan's order."""
     return trainable_clients(plan, state, plan.current_phase(state.version))
 
 
@@ -117,68 +118,60 @@ def _close_obsolete_tasks(plan: Plan, state: CoordinatorState, phase: int) -> li
 
 
 def _issue_new(plan: Plan, state: CoordinatorState, now: float) -> Transition:
-    issued: list[IssueTask] = []
+    state, phase = with_index(plan, state), plan.phase_of(state.version)
     members = state.members(plan)
-    for client_id in _next_clients(plan, state):
-        number = state.issued + 1
+    tasks, clients = list[OpenTask](), list[tuple[str, ClientState]]()
+    for number, client_id in enumerate(_next_clients(plan, state), state.issued + 1):
         task = OpenTask(
             task_id=f"t{number:06d}",
             client_id=client_id,
-            phase=plan.phase_of(state.version),
+            phase=phase,
             seed=number,
             bases=(state.version,),
             issued_at=now,
             lease_until=now + plan.schedule.lease_s,
+            steps=_local_steps(plan, state, client_id),
         )
         client = state.client(client_id)
-        client = replace(client, issued=client.issued + 1)
-        state = replace(state.with_task(task).with_client(client_id, client), issued=number)
-        issued.append(IssueTask(task, members[client_id].site))
-    if issued:
-        state = replace(state, round_issued=True, round_at=now)
-    return Transition(state, tuple(issued))
+        tasks.append(task)
+        clients.append((client_id, replace(client, issued=client.issued + 1)))
+    if not tasks:
+        return Transition(state)
+    after = state.with_tasks(tasks).with_clients(clients)
+    after = after.changed(
+        issued=state.issued + len(tasks),
+        round_issued=True,
+        round_at=now,
+    )
+    return Transition(after, tuple(IssueTask(t, members[t.client_id].site) for t in tasks))
+
+
+def _local_steps(plan: Plan, state: CoordinatorState, client_id: str) -> int:
+    """Return the local steps of a client's next task; 0 if they do not depend on its speed."""
+    limits, index = plan.schedule.adaptive_steps, index_of(plan, state)
+    if limits is None:
+        return 0
+    usual = plan.phases[plan.phase_of(state.version)].local_steps
+    return assigned_steps(typical(state.client(client_id).paces), index.target_s, usual, limits)
 
 
 def _next_clients(plan: Plan, state: CoordinatorState) -> Iterator[str]:
-    """Yield the clients that get a task now, those with the fewest tasks so far first.
+    """Return the clients that get a task now, those with the fewest tasks so far first.
 
     A client has at most one open task. One that wants a task counts as if it had had `AHEAD` fewer,
     so it comes sooner, but however often it asks, it is never further ahead than that.
     """
-    members = state.members(plan)
-    total = sum(not task.parked for task in state.tasks.values())
-    running = running_by_site(plan, state)
-    needed = _tasks_needed(plan, state, total)
-    busy = {task.client_id for task in state.tasks.values()}
-    free = [client for client in eligible_clients(plan, state) if client not in busy]
-    free = privacy.without_spent(plan, state, free)
-    alone = sole_contributor(plan, state)
+    index = index_of(plan, state)
+    needed = _tasks_needed(plan, state, index.running)
+    skipped, alone = privacy.is_barred(plan, state), sole_contributor(plan, state)
     if alone is not None and len(state.buffer) >= plan.schedule.buffer:
-        free = [client for client in free if client != alone]
-        needed = max(needed, 0 if busy - {alone} else 1)  # the buffer waits for another client
-    places = min(plan.schedule.concurrency - total, needed)
-
-    def turn(client: str) -> int:
-        return state.client(client).issued - (AHEAD if client in state.wishes else 0)
-
-    for client in sorted(free, key=turn):  # stable: the plan's order decides between equals
-        site = members[client].site
-        if places > 0 and running[site] < _site_capacity(plan, state, site):
-            running[site] += 1
-            places -= 1
-            yield client
-
-
-def _site_capacity(plan: Plan, state: CoordinatorState, site: str) -> int:
-    """Return how many tasks a site may have at a time.
-
-    In an asynchronous run it is the number of its workers: a task that waits in a queue only grows
-    stale, and the gap between two tasks is short (docs/log.md has the cost of one more task).
-    """
-    workers = state.workers_by_site.get(site, 0)
-    if plan.schedule.reissue == "commit":
-        return plan.schedule.concurrency if workers else 0
-    return workers
+        others = len(index.busy) - (alone in index.busy)
+        needed = max(needed, 0 if others else 1)  # the buffer waits for another client
+    else:
+        alone = None
+    places = min(plan.schedule.concurrency - index.running, needed)
+    clients = index.in_turn(lambda name: name == alone or skipped(name))
+    return islice(clients, max(0, places))
 
 
 def _tasks_needed(plan: Plan, state: CoordinatorState, running: int) -> int:

@@ -40,8 +40,10 @@ def is_scored(plan: Plan) -> bool:
 def request_scores(plan: Plan, state: CoordinatorState, now: float, ready: bool) -> Transition:
     """Request the scores that are missing; `ready` if the buffer could be committed."""
     source = plan.aggregation.contribution_source
+    if state.stopping or not is_scored(plan):
+        return Transition(state)
     new = [update for update in missing_scores(state) if update.task_id not in state.scoring]
-    if not new or state.stopping:
+    if not new:
         return Transition(state)
     if source == "federated":
         return _ask_evaluators(plan, state, new, now)

@@ -6,13 +6,20 @@ journal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from common.config.config import AggregationConfig, PhaseConfig, PrivacyConfig, ScheduleConfig
 from common.protocol.fields import RowKind
 from common.protocol.updates import ContributionStats
+from coordinator.core.pace import Pace
+from coordinator.persistent.ordered_map import OrderedMap
+
+if TYPE_CHECKING:
+    from coordinator.core.client_index import ClientIndex
 
 NORM_HISTORY = 50  # norms of accepted updates that the running median covers
 STRIKES = 3  # closed tasks and rejected updates in a row until a client is quarantined
@@ -66,6 +73,11 @@ class Plan:
     evaluation: EvaluationPlan = EvaluationPlan()
     min_clients: int = 1  # live ones; below that nothing is issued or committed
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Place of each client in the plan."""
+        return {name: place for place, name in enumerate(self.clients)}
 
     @property
     def total_versions(self) -> int:
@@ -121,6 +133,7 @@ class OpenTask:
     lease_until: float
     refusals: int = 0  # by workers that could not train it
     parked: bool = False  # its site is silent; the task does not count as running until it is back
+    steps: int = 0  # local steps by the client's speed; 0: those of the phase
 
     @property
     def attempt(self) -> int:
@@ -214,10 +227,32 @@ class ClientState:
     last_stats: ContributionStats | None = None  # of its newest accepted update in this phase
     last_score: float | None = None  # newest score of its updates in this phase, if they have any
     strikes: int = 0  # closed tasks and rejected updates since its last accepted update
+    paces: tuple[Pace, ...] = ()  # of its last updates in this phase, with `adaptive_steps`
 
     @property
     def quarantined(self) -> bool:
         return self.strikes >= STRIKES
+
+
+NEW_CLIENT = ClientState()
+
+
+class Members(Mapping[str, Client]):
+    """Clients of the plan, then those that joined."""
+
+    def __init__(self, dealt: Mapping[str, Client], joined: Mapping[str, Client]) -> None:
+        self._dealt, self._joined = dealt, joined
+
+    def __getitem__(self, client_id: str) -> Client:
+        found = self._joined.get(client_id)
+        return self._dealt[client_id] if found is None else found
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._dealt
+        yield from (name for name in self._joined if name not in self._dealt)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 @dataclass(frozen=True)
@@ -253,17 +288,18 @@ class CoordinatorState:
             the evaluation's task id.
         full_at: Time at which a buffer that waits for scores was first ready; 0 if there is none.
         short: The feed says that fewer clients than the minimum are live.
+        index: Index of an earlier state of this run; `coordinator/core/index_update.py` updates it.
     """
 
     version: int = 0
-    tasks: Mapping[str, OpenTask] = field(default_factory=lambda: MappingProxyType({}))
+    tasks: OrderedMap[str, OpenTask] = field(default_factory=OrderedMap)
     buffer: tuple[BufferedUpdate, ...] = ()
-    clients: Mapping[str, ClientState] = field(default_factory=lambda: MappingProxyType({}))
+    clients: OrderedMap[str, ClientState] = field(default_factory=OrderedMap)
     norms: tuple[float, ...] = ()
     issued: int = 0
     round_at: float = 0.0
     buffered_at: float = 0.0
-    joined: Mapping[str, Client] = field(default_factory=lambda: MappingProxyType({}))
+    joined: OrderedMap[str, Client] = field(default_factory=OrderedMap)
     workers_by_site: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     resting_by_site: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     wishes: frozenset[str] = frozenset()
@@ -285,30 +321,50 @@ class CoordinatorState:
     answers: Mapping[str, CandidateAnswer] = field(default_factory=lambda: MappingProxyType({}))
     full_at: float = 0.0
     short: bool = False
+    index: ClientIndex | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "clients", "joined"):
+            if type(getattr(self, name)) is not OrderedMap:  # any other mapping is accepted, too
+                object.__setattr__(self, name, OrderedMap.of(getattr(self, name)))
 
     def members(self, plan: Plan) -> Mapping[str, Client]:
         """Return all clients that may train: the plan's first, then those that joined."""
-        return {**plan.clients, **self.joined} if self.joined else plan.clients
+        return Members(plan.clients, self.joined) if self.joined else plan.clients
+
+    def changed(self, **parts: Any) -> CoordinatorState:
+        """Return a copy with other parts; `replace` takes eight times as long, but is checked."""
+        copy = object.__new__(CoordinatorState)
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__.update(parts)
+        return copy
+
+    def with_index(self, index: ClientIndex) -> CoordinatorState:
+        return self.changed(index=index)
 
     def with_member(self, client: Client) -> CoordinatorState:
-        return replace(self, joined=MappingProxyType({**self.joined, client.client_id: client}))
+        return self.changed(joined=self.joined.put(client.client_id, client))
 
     def without_member(self, client_id: str) -> CoordinatorState:
-        remaining = {key: client for key, client in self.joined.items() if key != client_id}
-        return replace(self, joined=MappingProxyType(remaining))
+        return self.changed(joined=self.joined.remove(client_id))
 
     def client(self, client_id: str) -> ClientState:
-        return self.clients.get(client_id, ClientState())
+        return self.clients.get(client_id) or NEW_CLIENT
 
     def with_client(self, client_id: str, client: ClientState) -> CoordinatorState:
-        return replace(self, clients=MappingProxyType({**self.clients, client_id: client}))
+        return self.changed(clients=self.clients.put(client_id, client))
+
+    def with_clients(self, clients: Iterable[tuple[str, ClientState]]) -> CoordinatorState:
+        return self.changed(clients=self.clients.update(clients))
 
     def with_task(self, task: OpenTask) -> CoordinatorState:
-        return replace(self, tasks=MappingProxyType({**self.tasks, task.task_id: task}))
+        return self.changed(tasks=self.tasks.put(task.task_id, task))
+
+    def with_tasks(self, tasks: Iterable[OpenTask]) -> CoordinatorState:
+        return self.changed(tasks=self.tasks.update((task.task_id, task) for task in tasks))
 
     def without_task(self, task_id: str) -> CoordinatorState:
-        remaining = {key: task for key, task in self.tasks.items() if key != task_id}
-        return replace(self, tasks=MappingProxyType(remaining))
+        return self.changed(tasks=self.tasks.remove(task_id))
 
     def with_evaluation(self, evaluation: OpenEvaluation) -> CoordinatorState:
         """Return the state with an evaluation that is open, in place of its earlier attempt."""

@@ -6,45 +6,66 @@ of the journal.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from types import MappingProxyType
 
 from coordinator.core.events import CommitVersion
-from coordinator.core.state import NORM_HISTORY, BufferedUpdate, CoordinatorState, Plan
+from coordinator.core.pace import PACES, Pace
+from coordinator.core.state import NORM_HISTORY, BufferedUpdate, ClientState, CoordinatorState, Plan
+from coordinator.persistent.ordered_map import OrderedMap
 
 
 def accept_update(
-    state: CoordinatorState, update: BufferedUpdate, norm: float, now: float
+    state: CoordinatorState,
+    update: BufferedUpdate,
+    norm: float,
+    now: float,
+    pace: Pace | None = None,
 ) -> CoordinatorState:
-    """Return the state after an update was accepted; `norm` is its norm before clipping."""
-    client = replace(state.client(update.client_id), last_stats=update.stats, strikes=0)
-    return replace(
-        state.without_task(update.task_id).with_client(update.client_id, client),
+    """Return the state after an update was accepted.
+
+    Args:
+        state: The state before.
+        update: The update.
+        norm: Its norm before clipping.
+        now: Time of acceptance.
+        pace: What it took, if that counts.
+    """
+    client = with_pace(state.client(update.client_id), pace)
+    client = replace(client, last_stats=update.stats, strikes=0)
+    after = state.without_task(update.task_id).with_client(update.client_id, client)
+    return after.changed(
         buffer=(*state.buffer, update),
         buffered_at=state.buffered_at if state.buffer else now,
         norms=(*state.norms, norm * update.clip)[-NORM_HISTORY:],
     )
 
 
+def with_pace(client: ClientState, pace: Pace | None) -> ClientState:
+    """Return a client with another measured update, of which only the last few count."""
+    return client if pace is None else replace(client, paces=(*client.paces, pace)[-PACES:])
+
+
 def apply_commit(plan: Plan, state: CoordinatorState, commit: CommitVersion) -> CoordinatorState:
     """Return the state after a commit.
 
-    Losses, scores and norms are forgotten at the end of a phase, because another objective has
-    another scale.
+    Losses, scores, norms and paces are forgotten at the end of a phase, because another objective
+    has another scale.
     """
-    for part in commit.parts:
-        client = state.client(part.update.client_id)
-        client = replace(client, participation=client.participation + 1)
-        state = state.with_client(part.update.client_id, client)
+    applied = Counter(part.update.client_id for part in commit.parts)
+    clients = state.clients.update(
+        (name, _with_participation(state.client(name), updates))
+        for name, updates in applied.items()
+    )
+    norms = state.norms
     if commit.version == plan.phase_end(commit.phase):
-        clients = {
-            name: replace(client, last_stats=None, last_score=None)
-            for name, client in state.clients.items()
-        }
-        state = replace(state, norms=(), clients=MappingProxyType(clients))
+        norms, clients = (), OrderedMap((name, _forget(each)) for name, each in clients.items())
     return replace(
         state,
         version=commit.version,
+        clients=clients,
+        norms=norms,
         buffer=(),
         round_issued=False,
         scores=MappingProxyType({}),
@@ -53,3 +74,11 @@ def apply_commit(plan: Plan, state: CoordinatorState, commit: CommitVersion) -> 
         answers=MappingProxyType({}),
         full_at=0.0,
     )
+
+
+def _with_participation(client: ClientState, updates: int) -> ClientState:
+    return replace(client, participation=client.participation + updates)
+
+
+def _forget(client: ClientState) -> ClientState:
+    return replace(client, last_stats=None, last_score=None, paces=())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from common.config.config import PhaseConfig
@@ -22,12 +22,22 @@ from common.protocol.tasks import (
     ModelPrecision,
     ObjectivePlugin,
     PromptSpec,
+    RefactoredRanks,
     TrainTask,
 )
 from common.protocol.versions import CurrentModel, VersionSummary
 from coordinator.core.state import OpenEvaluation, OpenTask, Plan
 
 FINAL_LR = 0.1  # share of the phase's learning rate at which the cosine ends
+
+
+@dataclass(frozen=True)
+class ClientTemplate:
+    """Fields of the tasks of a client whose rank is below that of the versions."""
+
+    rank: int
+    lora: LoraSpec
+    layout: str
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,8 @@ class TaskTemplate:
         layout: Digest of the adapter's tensor layout; None in a run that began with schema 1. It
             keeps schema 1, so that its sites need not be upgraded before it ends.
         holdout_budget: See `TrainTask`; None if the contribution needs the loss on the holdout.
+        frozen, refactored: See `TrainTask`.
+        clients: Clients with a rank of their own.
         plugins: Plug-in objectives of the phases, by name.
     """
 
@@ -52,11 +64,32 @@ class TaskTemplate:
     layout: str | None = None
     precision: ModelPrecision | None = None
     holdout_budget: float | None = None
+    frozen: BlobRef | None = None
+    refactored: RefactoredRanks | None = None
+    clients: Mapping[str, ClientTemplate] = field(default_factory=lambda: MappingProxyType({}))
     plugins: Mapping[str, ObjectivePlugin] = field(default_factory=lambda: MappingProxyType({}))
 
     def plugin(self, phase: PhaseConfig) -> ObjectivePlugin | None:
         """Return what changes how a phase's objective is trained."""
         return None if phase.plugin is None else self.plugins[phase.plugin]
+
+    def rank(self, client_id: str) -> int | None:
+        """Return the rank of a client; None if it is that of the versions."""
+        own = self.clients.get(client_id)
+        return None if own is None else own.rank
+
+    def of(self, client_id: str) -> TaskTemplate:
+        """Return the template of the tasks of a client."""
+        own = self.clients.get(client_id)
+        return self if own is None else replace(self, lora=own.lora, layout=own.layout)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An adapter with the update of a client applied."""
+
+    client_id: str
+    blob: BlobRef
 
 
 def learning_rate(phase: PhaseConfig, done: int) -> float:
@@ -80,6 +113,7 @@ def task_message(
     """Return the message for a task's newest attempt; `version` returns a version by number."""
     reference = plan.reference_version(task.phase)
     phase = plan.phases[task.phase]
+    template, rank = template.of(task.client_id), template.rank(task.client_id)
     done = task.base_version - (plan.phase_end(task.phase) - phase.versions)
     return TrainTask(
         task_id=task.task_id,
@@ -89,7 +123,7 @@ def task_message(
         phase=task.phase,
         objective=phase.objective,
         training=LocalTraining(
-            steps=phase.local_steps,
+            steps=task.steps or phase.local_steps,
             epochs=phase.local_epochs,
             batch_size=phase.batch_size,
             lr=learning_rate(phase, done),
@@ -100,16 +134,18 @@ def task_message(
         ),
         base=template.base,
         base_version=task.base_version,
-        adapter=_blob(version(task.base_version)),
+        adapter=version(task.base_version).blob(rank),
         lora=template.lora,
         dpo=phase.dpo,
         kto=phase.kto,
-        reference=None if reference is None else _blob(version(reference)),
+        reference=None if reference is None else version(reference).blob(rank),
         labels=template.labels if phase.objective == "classification" else (),
         prompt=_prompt(template, phase),
         layout=template.layout,
         precision=template.precision,
         holdout_budget=template.holdout_budget,
+        frozen=template.frozen,
+        refactored=template.refactored,
         clip_norm=plan.privacy.clip_norm,
         plugin=template.plugin(phase),
         update_codec=template.update_codec,
@@ -124,7 +160,7 @@ def evaluation_message(
     template: TaskTemplate,
     evaluation: OpenEvaluation,
     version: Callable[[int], VersionSummary],
-    candidate: BlobRef | None,
+    candidate: Candidate | None,
     max_rows: int,
     now: float,
 ) -> EvalTask:
@@ -132,11 +168,15 @@ def evaluation_message(
 
     Args:
         version: Returns the summary of a version by its number.
-        candidate: The adapter with an update applied, where the evaluation scores one.
+        candidate: The adapter with an update applied, where the evaluation scores one. The task
+            then has the rank of the update's client.
         max_rows: Rows of its client that count.
     """
     reference = plan.reference_version(evaluation.phase)
     phase = plan.phases[evaluation.phase]
+    rank = None if candidate is None else template.rank(candidate.client_id)
+    if candidate is not None:
+        template = template.of(candidate.client_id)
     assert template.layout is not None  # runs of schema 1 have no evaluations
     return EvalTask(
         task_id=evaluation.task_id,
@@ -147,9 +187,9 @@ def evaluation_message(
         phase=evaluation.phase,
         objective=phase.objective,
         base=template.base,
-        adapter=_blob(version(evaluation.version)),
-        candidate=candidate,
-        reference=None if reference is None else _blob(version(reference)),
+        adapter=version(evaluation.version).blob(rank),
+        candidate=None if candidate is None else candidate.blob,
+        reference=None if reference is None else version(reference).blob(rank),
         lora=template.lora,
         max_length=template.max_length,
         dpo=phase.dpo,
@@ -158,6 +198,7 @@ def evaluation_message(
         prompt=_prompt(template, phase),
         layout=template.layout,
         precision=template.precision,
+        frozen=template.frozen,
         max_rows=max_rows,
         issued_at=now,
         deadline_s=plan.evaluation.deadline_s,
@@ -174,7 +215,7 @@ def current_model(plan: Plan, template: TaskTemplate, version: VersionSummary) -
         phase=number,
         objective=phase.objective,
         base=template.base,
-        adapter=_blob(version),
+        adapter=version.blob(),
         lora=template.lora,
         max_length=template.max_length,
         dpo=phase.dpo,
@@ -183,6 +224,8 @@ def current_model(plan: Plan, template: TaskTemplate, version: VersionSummary) -
         prompt=_prompt(template, phase),
         precision=template.precision,
         min_batch_size=_min_batch_size(plan, number) if template.layout else None,
+        frozen=template.frozen,
+        refactored=template.refactored,
     )
 
 
@@ -195,7 +238,3 @@ def _prompt(template: TaskTemplate, phase: PhaseConfig) -> PromptSpec | None:
     if template.prompt is None:
         return None
     return template.prompt.model_copy(update={"turns": phase.turns})
-
-
-def _blob(version: VersionSummary) -> BlobRef:
-    return BlobRef(sha256=version.sha256, nbytes=version.nbytes)

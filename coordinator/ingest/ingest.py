@@ -8,7 +8,7 @@ path of an update, decides whether it is accepted.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -78,13 +78,28 @@ class Ingest:
         self._journal = journal
         self._spool = spool
         self._layout = TensorLayout(())
+        self._update_layout: Callable[[TensorLayout, str], TensorLayout] | None = None
         self._schema1 = False
         self._max_bytes = 0
         self.allowances: Mapping[str, Allowance] = {}
 
-    def start(self, layout: TensorLayout, *, schema1: bool = False) -> None:
-        """Begin to accept updates with this layout; `schema1` if tasks are of schema 1."""
+    def start(
+        self,
+        layout: TensorLayout,
+        *,
+        schema1: bool = False,
+        update_layout: Callable[[TensorLayout, str], TensorLayout] | None = None,
+    ) -> None:
+        """Begin to accept updates.
+
+        Args:
+            layout: That of the versions.
+            schema1: Whether tasks are of schema 1.
+            update_layout: Returns the layout of a client's updates from that of the versions, and
+                the client's id; by default they are the same.
+        """
         self._layout, self._schema1 = layout, schema1
+        self._update_layout = update_layout
         # The largest codec: a small tensor takes more bytes as a block of int8 than as fp32.
         payload = max(codec.payload_bytes(name, layout) for name in get_args(CodecName))
         self._max_bytes = payload + 128 * 1024  # more than the header's own limit
@@ -225,10 +240,15 @@ class Ingest:
             problem = "the update has schema version 1, but its task has version 2"
             return 0.0, Rejection(RejectionKind.TENSORS, problem)
         try:
-            tensors = decode_delta(update, data, self._layout)
+            tensors = decode_delta(update, data, self._layout_of(update.client_id))
         except WireError as error:
             return 0.0, Rejection(RejectionKind.TENSORS, error.what)
         return admission.check_tensors(tensors)
+
+    def _layout_of(self, client_id: str) -> TensorLayout:
+        if self._update_layout is None:
+            return self._layout
+        return self._update_layout(self._layout, client_id)
 
 
 def _task_of(chunk: Chunk) -> str:

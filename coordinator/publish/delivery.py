@@ -96,7 +96,7 @@ class DeliveryPublisher:
                     raise
 
     def _put_version(self, version: int, card: str | None) -> DeliveredVersion:
-        frame = self._run.versions.frame(version)
+        frame = self._run.versions.complete_frame(version)
         self._store.put_blob(self._run.run_id, frame, DELIVERY_TTL_S)
         adapter = DeliveredAdapter(sha256=codec.digest(frame), nbytes=len(frame))
         text = b"" if card is None else card.encode()

@@ -8,7 +8,13 @@ import math
 from common.config.config import PrivacyConfig
 from common.protocol import codec
 from common.protocol.layout import TensorLayout
-from common.protocol.run_plan import PlannedEvaluation, PlannedPhase, PlannedPrivacy, RunPlan
+from common.protocol.run_plan import (
+    PlannedEvaluation,
+    PlannedPhase,
+    PlannedPrivacy,
+    PlannedRank,
+    RunPlan,
+)
 from coordinator.storage.run import Run
 
 
@@ -19,7 +25,7 @@ def site_plan(run: Run, version: int) -> RunPlan:
         RunError: The version is missing or damaged.
     """
     config, template = run.config, run.template
-    layout = TensorLayout.of(run.versions.read(version))
+    layout = run.forms.common.layout(TensorLayout.of(run.versions.read(version)))
     evaluation = None
     if config.evaluates_at_sites:
         evaluation = PlannedEvaluation(
@@ -41,6 +47,7 @@ def site_plan(run: Run, version: int) -> RunPlan:
                 batch_size=phase.batch_size,
                 lr=phase.lr,
                 plugin=template.plugin(phase),
+                adaptive_steps=config.schedule.adaptive_steps,
             )
             for phase in run.plan.phases
         ),
@@ -56,6 +63,11 @@ def site_plan(run: Run, version: int) -> RunPlan:
         adapter_bytes=codec.payload_bytes(config.codec.adapter, layout),
         contribution_source=config.aggregation.contribution_source,
         evaluation=evaluation,
+        frozen_bytes=template.frozen.nbytes if template.frozen else 0,
+        lower_ranks=tuple(
+            PlannedRank(lora=each.lora, layout=each.layout)
+            for each in sorted(set(template.clients.values()), key=lambda each: each.rank)
+        ),
         privacy=_privacy(config.privacy),
     )
 

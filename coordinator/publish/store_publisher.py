@@ -298,11 +298,15 @@ class StorePublisher:
         self._store.put_table(self._run_id, "evaluators", table)
 
     def _put_version(self, summary: VersionSummary) -> None:
-        self._store.put_blob(self._run_id, self._run.versions.frame(summary.version))
+        self._put_frames(summary.version)
         self._put_model(summary)
         self._store.put_summaries(self._run_id, [(summary.version, summary.model_dump_json())])
         self._store.set_version(self._run_id, summary.version)
         self._published.add(summary.version)
+
+    def _put_frames(self, version: int) -> None:
+        for frame in self._run.versions.frames(version):
+            self._store.put_blob(self._run_id, frame)
 
     def _put_model(self, summary: VersionSummary) -> None:
         model = tasks.current_model(self._run.plan, self._run.template, summary)
@@ -331,10 +335,15 @@ class StorePublisher:
         del self._candidate_refs[task_id]
 
     def _published_digests(self) -> set[str]:
-        return {self._run.journal.version(version).sha256 for version in self._published}
+        return self._digests(self._published)
+
+    def _digests(self, versions: Iterable[int]) -> set[str]:
+        """Return the digests of all frames of versions."""
+        return {blob.sha256 for each in versions for blob in self._run.journal.version(each).blobs}
 
     def _drop_adapter(self, summary: VersionSummary) -> None:
-        self._store.drop_blob(self._run_id, summary.sha256, summary.nbytes)
+        for blob in summary.blobs:
+            self._store.drop_blob(self._run_id, blob.sha256, blob.nbytes)
 
     # a store that was lost, or has lost data
 
@@ -364,8 +373,10 @@ class StorePublisher:
         self._next_check = now + CHECK_S
         if self._store.get_run(self._run.name) is None:
             return False
-        needed = {self._run.journal.version(each).sha256 for each in in_use}
+        needed = self._digests(in_use)
         needed |= {ref.sha256 for ref in self._candidate_refs.values()}
+        if (frozen := self._run.template.frozen) is not None:
+            needed.add(frozen.sha256)
         return all(self._store.has_blob(self._run_id, sha256) for sha256 in needed)
 
     def _restore(self, in_use: Set[int]) -> None:
@@ -377,8 +388,10 @@ class StorePublisher:
         if store.summary_count(run_id) <= newest.version:
             lines = ((s.version, s.model_dump_json()) for s in journal.each_version())
             store.put_summaries(run_id, lines)
+        if frozen := self._run.versions.frozen_frame():
+            store.put_blob(run_id, frozen)
         for version in in_use | {newest.version}:
-            store.put_blob(run_id, self._run.versions.frame(version))
+            self._put_frames(version)
         store.put_receipts(run_id, journal.receipts(RESTORED_RECEIPTS))
         for client in journal.joined_clients():
             self._put_membership(AdmitClient(client))

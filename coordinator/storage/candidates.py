@@ -9,6 +9,7 @@ from __future__ import annotations
 from common.protocol import codec
 from common.protocol.layout import TensorLayout
 from common.protocol.tasks import BlobRef
+from coordinator.aggregation.forms import AdapterForms
 from coordinator.aggregation.rules.factor import aggregate_factors
 from coordinator.core.state import BufferedUpdate, CoordinatorState
 from coordinator.storage.spool import Spool
@@ -24,8 +25,9 @@ def candidates_in_use(state: CoordinatorState) -> dict[str, BufferedUpdate]:
 class Candidates:
     """Candidates of one run; the frame that was made last stays in memory."""
 
-    def __init__(self, versions: Versions, spool: Spool) -> None:
+    def __init__(self, versions: Versions, spool: Spool, forms: AdapterForms | None = None) -> None:
         self._versions, self._spool = versions, spool
+        self._forms = forms or AdapterForms()
         self._last: tuple[str, bytes] = ("", b"")
 
     def frame(self, update: BufferedUpdate) -> bytes:
@@ -35,7 +37,8 @@ class Candidates:
             RunError: The update or its base version cannot be read.
         """
         if self._last[0] != update.task_id:
-            start = self._versions.read(update.base_version)
+            form = self._forms.of(update.client_id)
+            start = form.of(self._versions.read(update.base_version))
             delta = self._spool.delta(update.upload, TensorLayout.of(start))
             tensors = aggregate_factors(start, [(update.clip, delta)])
             frame = self._versions.frame_of(update.base_version, tensors)

@@ -7,17 +7,33 @@ with `coordinator/storage/versions.py`; they get the version's number only once
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from common.protocol import codec
 from common.protocol.layout import TensorLayout
-from common.protocol.tensors import Tensors
+from common.protocol.tensors import Array, Tensors
 from common.protocol.versions import UpdateSummary, VersionSummary
 from coordinator.aggregation.rules.rule import Result, Rule, Step, WeightedUpdate
 from coordinator.core.events import CommitPart, CommitVersion
+from coordinator.core.state import BufferedUpdate
 from coordinator.storage.spool import Spool
 from coordinator.storage.versions import Versions, encode_state
+
+
+@dataclass(frozen=True)
+class CachedDelta:
+    """An update that an earlier version has applied, and that counts again.
+
+    Attributes:
+        coefficient: Factor of the delta; negative where the buffer has a newer one of its client.
+        read: Begins to read its tensors, which have the given layout.
+    """
+
+    update: BufferedUpdate
+    coefficient: float
+    read: Callable[[TensorLayout], Iterator[tuple[str, Array]]]
 
 
 def write_version(
@@ -29,6 +45,7 @@ def write_version(
     *,
     begins_phase: bool = False,
     noise_seed: bytes = b"",
+    cached: Sequence[CachedDelta] = (),
 ) -> VersionSummary:
     """Compute a version, stage its files durably, and return the summary for the journal.
 
@@ -38,7 +55,7 @@ def write_version(
         RunError: An update cannot be read, the result is not finite, or the disk refused.
     """
     state = {} if begins_phase else versions.read_state(commit.version - 1)
-    made = _aggregate(commit, rule, versions, spool, state, noise_seed)
+    made = _aggregate(commit, rule, versions, spool, state, noise_seed, cached)
     new_state, left_out = encode_state(made.state), made.left_out
     tensors = made.tensors
     del made, state
@@ -49,6 +66,7 @@ def write_version(
         at=now,
         sha256=ref.sha256,
         nbytes=ref.nbytes,
+        ranked=ref.ranked,
         state_sha256=codec.digest(new_state) if new_state else None,
         train_loss=_mean(commit.parts, "avg_loss"),
         holdout_before=_mean(commit.parts, "loss_before"),
@@ -66,6 +84,7 @@ def _aggregate(
     spool: Spool,
     state: Tensors,
     noise_seed: bytes,
+    cached: Sequence[CachedDelta],
 ) -> Result:
     """Apply the rule to the current version and the updates, which it reads from the spool."""
     newest = commit.version - 1
@@ -75,6 +94,7 @@ def _aggregate(
         _weighted(part, rule.update_layout(layout, part.update.client_id), spool)
         for part in commit.parts
     ]
+    updates += [_again(each, rule.update_layout(layout, each.update.client_id)) for each in cached]
     return rule.apply(Step(commit.version, current, state, updates, versions.read, noise_seed))
 
 
@@ -88,6 +108,17 @@ def _weighted(part: CommitPart, layout: TensorLayout, spool: Spool) -> WeightedU
         partial(spool.each_tensor, update.upload, layout),
         part.weight,
         part.staleness_factor * part.participation_factor * update.clip,
+    )
+
+
+def _again(cached: CachedDelta, layout: TensorLayout) -> WeightedUpdate:
+    update = cached.update
+    return WeightedUpdate(
+        update.task_id,
+        update.client_id,
+        update.base_version,
+        cached.coefficient,
+        partial(cached.read, layout),
     )
 
 

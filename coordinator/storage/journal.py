@@ -32,11 +32,12 @@ from common.protocol.commands import CommandReply
 from common.protocol.feed import Event
 from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import Receipt
+from common.protocol.updates import ContributionStats
 from common.protocol.versions import VersionSummary
 from common.run_directory import journal_reader
 from common.run_directory.records import EvaluationRecord, RoundRecord
 from coordinator.core.events import Action
-from coordinator.core.state import Client, CoordinatorState
+from coordinator.core.state import BufferedUpdate, Client, CoordinatorState
 from coordinator.storage import journal_rows
 from coordinator.storage.journal_lock import JournalLockedError, read_owner
 from coordinator.storage.journal_schema import (
@@ -176,6 +177,7 @@ class Journal:
         summaries: Mapping[int, VersionSummary],
         drop_chunks: Sequence[str] = (),
         keep_updates: bool = False,
+        drop_updates: Sequence[BufferedUpdate] = (),
         noise_seeds: Mapping[int, bytes] = MappingProxyType({}),
     ) -> None:
         """Record everything that one step changed, in one transaction.
@@ -190,17 +192,22 @@ class Journal:
             drop_chunks: Uploads that are complete or rejected with this step.
             keep_updates: Whether the files of the updates of new versions stay; if so, the seeds
                 of their noise stay, too.
+            drop_updates: Updates whose files stay no longer.
             noise_seeds: Seed of the noise of each `CommitVersion` with differential privacy.
         """
         with self._transaction():
             for action in actions:
                 journal_rows.write_action(self._db, action, now, self.epoch, frames, summaries)
-            for client_id, client in after.clients.items():
-                if before.clients.get(client_id) is not client:
-                    journal_rows.put_client(self._db, client_id, client)
+            for client_id in after.clients.changes_since(before.clients)[0]:
+                client = after.clients[client_id]
+                journal_rows.put_client(self._db, client_id, client)
+                if client.paces != before.client(client_id).paces:
+                    journal_rows.put_paces(self._db, client_id, client.paces)
             if keep_updates:
                 journal_rows.put_kept_updates(self._db, actions)
                 journal_rows.put_noise_seeds(self._db, noise_seeds)
+            dropped = [(update.task_id,) for update in drop_updates]
+            self._db.executemany("DELETE FROM kept_update WHERE task_id = ?", dropped)
             self._db.executemany("DELETE FROM chunk WHERE upload = ?", [(u,) for u in drop_chunks])
 
     def put_version(self, summary: VersionSummary) -> None:
@@ -340,6 +347,21 @@ class Journal:
     def unapplied_uploads(self) -> set[str]:
         """Return the uploads that are accepted but not applied yet; their files must stay."""
         return {u for (u,) in self.rows("SELECT upload FROM accepted WHERE version IS NULL")}
+
+    def applied_updates(self) -> Iterator[tuple[int, int, BufferedUpdate]]:
+        """Yield version, phase and update of those that were applied and kept, oldest first."""
+        query = (
+            "SELECT version, phase, task_id, attempt, a.client_id, worker_id, base_version, stats,"
+            " clip, nbytes, upload FROM accepted a JOIN task USING (task_id)"
+            " JOIN kept_update USING (task_id) WHERE version IS NOT NULL ORDER BY version, seq"
+        )
+        for version, phase, *values in self.rows(query):
+            task, attempt, client, worker, base, stats, clip, nbytes, upload = values
+            parsed = ContributionStats.model_validate_json(stats)
+            update = BufferedUpdate(
+                *(task, attempt, client, worker, base, parsed, clip, nbytes, upload)
+            )
+            yield version, phase, update
 
     def kept_updates(self) -> dict[str, str]:
         """Return the uploads that stay after their commit, with their files in `updates/`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
@@ -18,6 +18,7 @@ from coordinator.core.events import (
     LogEvent,
     ReplyToCommand,
 )
+from coordinator.core.pace import Pace
 from coordinator.core.state import Client, ClientState
 from coordinator.storage import evaluation_rows
 from coordinator.storage.kept_updates import kept_file
@@ -66,6 +67,8 @@ def put_task(
         "INSERT OR IGNORE INTO task (task_id, client_id, phase, seed) VALUES (?, ?, ?, ?)",
         (task.task_id, task.client_id, task.phase, task.seed),
     )
+    if task.steps:
+        db.execute("INSERT OR IGNORE INTO task_steps VALUES (?, ?)", (task.task_id, task.steps))
     row = (task.task_id, task.attempt, task.base_version, now, epoch)
     db.execute("INSERT INTO attempt VALUES (?, ?, ?, ?, ?)", row)
     entry = (action.site, task.task_id, frame)
@@ -123,6 +126,11 @@ def put_client(db: sqlite3.Connection, client_id: str, client: ClientState) -> N
         " strikes = excluded.strikes, last = excluded.last",
         row,
     )
+
+
+def put_paces(db: sqlite3.Connection, client_id: str, paces: Sequence[Pace]) -> None:
+    text = json.dumps([[pace.step_s, pace.overhead_s] for pace in paces])
+    db.execute("INSERT OR REPLACE INTO client_pace VALUES (?, ?)", (client_id, text))
 
 
 def put_reply(db: sqlite3.Connection, reply: ReplyToCommand, now: float) -> None:

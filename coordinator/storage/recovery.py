@@ -14,10 +14,11 @@ memory after every step of federations in which anything happens, in any order.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from types import MappingProxyType
 
 from common.protocol.updates import ContributionStats
+from coordinator.core.pace import Pace
 from coordinator.core.state import (
     NORM_HISTORY,
     BufferedUpdate,
@@ -27,6 +28,7 @@ from coordinator.core.state import (
     Plan,
 )
 from coordinator.core.state_changes import accept_update
+from coordinator.persistent.ordered_map import OrderedMap
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovered_evaluations import last_scores, recover_evaluations
 
@@ -39,8 +41,8 @@ def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> Coordin
     version = journal.newest_version().version
     state = CoordinatorState(
         version=version,
-        tasks=MappingProxyType(_open_tasks(journal, now, now + lease_s)),
-        joined=MappingProxyType({client.client_id: client for client in journal.joined_clients()}),
+        tasks=OrderedMap(_open_tasks(journal, now, now + lease_s)),
+        joined=OrderedMap((client.client_id, client) for client in journal.joined_clients()),
         paused=journal.paused(),
         norms=_norms_before_the_buffer(journal, plan.phase_of(version)),
         issued=journal.rows("SELECT COUNT(*) FROM task")[0][0],
@@ -50,15 +52,17 @@ def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> Coordin
     )
     for update, norm, accepted_at in _buffered_updates(journal):
         state = accept_update(state, update, norm, min(accepted_at, now))
-    clients = _clients(journal, plan.phase_of(version))
-    state = replace(state, clients=MappingProxyType(clients))
+    state = replace(state, clients=OrderedMap(_clients(journal, plan.phase_of(version))))
     return recover_evaluations(plan, journal, state, now, now + lease_s)
 
 
 def _open_tasks(journal: Journal, now: float, lease_until: float) -> dict[str, OpenTask]:
     tasks = {}
-    query = "SELECT task_id, client_id, phase, seed FROM task WHERE open ORDER BY rowid"
-    for task_id, client_id, phase, seed in journal.rows(query):
+    query = (
+        "SELECT task_id, client_id, phase, seed, COALESCE(steps, 0) FROM task"
+        " LEFT JOIN task_steps USING (task_id) WHERE open ORDER BY task.rowid"
+    )
+    for task_id, client_id, phase, seed, steps in journal.rows(query):
         attempts = journal.rows(
             "SELECT base_version, issued_at FROM attempt WHERE task_id = ? ORDER BY attempt",
             task_id,
@@ -71,6 +75,7 @@ def _open_tasks(journal: Journal, now: float, lease_until: float) -> dict[str, O
             bases=tuple(base for base, _ in attempts),
             issued_at=min(attempts[-1][1], now),
             lease_until=lease_until,
+            steps=steps,
         )
     return tasks
 
@@ -92,7 +97,10 @@ def _buffered_updates(journal: Journal) -> list[tuple[BufferedUpdate, float, flo
 
 
 def _clients(journal: Journal, phase: int) -> dict[str, ClientState]:
-    query = "SELECT client_id, issued, participation, strikes, last FROM client ORDER BY rowid"
+    query = (
+        "SELECT client_id, issued, participation, strikes, last, paces FROM client"
+        " LEFT JOIN client_pace USING (client_id) ORDER BY client.rowid"
+    )
     scores = last_scores(journal, phase)
     return {
         client: ClientState(
@@ -101,8 +109,9 @@ def _clients(journal: Journal, phase: int) -> dict[str, ClientState]:
             last_stats=_parse_stats(last) if last else None,
             last_score=scores.get(client),
             strikes=strikes,
+            paces=tuple(Pace(*pace) for pace in json.loads(paces or "[]")),
         )
-        for client, issued, participation, strikes, last in journal.rows(query)
+        for client, issued, participation, strikes, last, paces in journal.rows(query)
     }
 
 

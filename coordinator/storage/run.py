@@ -24,7 +24,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -34,19 +34,22 @@ from common.config.config import FederationConfig, SamplesConfig
 from common.disk_errors import disk_errors
 from common.errors import RunError
 from common.files import make_private, sync_path, sync_tree, tighten
+from common.protocol.adapter_form import AdapterForm, frozen_part
+from common.protocol.adapter_frame import adapter_ref
 from common.protocol.fields import RowKind
 from common.protocol.layout import TensorLayout
 from common.protocol.naming import LOCAL_SITE, new_run_id
-from common.protocol.tasks import BaseRef, ObjectivePlugin, PromptSpec, parse_prompt
+from common.protocol.tasks import BaseRef, ObjectivePlugin, PromptSpec, parse_frozen, parse_prompt
 from common.protocol.tensors import Tensors
 from common.protocol.versions import VersionSummary
 from common.run_directory.journal_tables import check_supported
 from common.run_directory.records import WarmStart
 from common.software import software_version
+from coordinator.aggregation.forms import AdapterForms, adapter_forms
 from coordinator.aggregation.rules.registry import make_rule
 from coordinator.aggregation.rules.rule import Rule
 from coordinator.core.state import Client, EvaluationPlan, Plan
-from coordinator.core.tasks import TaskTemplate
+from coordinator.core.tasks import ClientTemplate, TaskTemplate
 from coordinator.storage.journal import Journal
 from coordinator.storage.run_config import (
     check_unchanged,
@@ -85,6 +88,7 @@ class Run:
     run_id: str
     plan: Plan
     rule: Rule
+    forms: AdapterForms
     template: TaskTemplate
     keep_versions: int
     keep_updates: bool
@@ -222,6 +226,7 @@ def open_run(
         directory / "versions",
         json.loads(meta["adapter_config"]),
         config.codec.adapter,
+        forms=(forms := adapter_forms(config)),
         schema1="layout" not in meta,
         durable=durable,
     )
@@ -239,7 +244,8 @@ def open_run(
             schema1="layout" not in meta,
         ),
         rule=make_rule(config),
-        template=_build_template(config, meta, base),
+        template=_with_forms(_build_template(config, meta, base), forms, versions),
+        forms=forms,
         keep_versions=config.run.keep_versions,
         keep_updates=config.run.keep_updates,
         samples=config.samples,
@@ -302,17 +308,43 @@ def _build_template(
             name: ObjectivePlugin(name=name, options=config.objectives.get(name, {}))
             for name in config.objective_plugins
         },
+        frozen=parse_frozen(meta),
+    )
+
+
+def _with_forms(template: TaskTemplate, forms: AdapterForms, versions: Versions) -> TaskTemplate:
+    """Return a template with what the aggregation rule asks of the clients."""
+    clients: dict[str, ClientTemplate] = {}
+    if forms.ranks and template.lora is not None:
+        layout = TensorLayout.of(versions.read(0))
+        by_rank = {
+            rank: ClientTemplate(rank, form.lora(template.lora), form.layout(layout).digest)
+            for rank in forms.lower_ranks
+            for form in (AdapterForm(rank=rank),)
+        }
+        clients = {name: by_rank[rank] for name, rank in forms.ranks.items()}
+    return replace(
+        template,
+        refactored=forms.refactored,
+        clients=MappingProxyType(clients),
     )
 
 
 def _fill(partial: Path, config: FederationConfig, prepared: PreparedRun, now: float) -> None:
     sync_tree(partial)
     save_config(config, partial)
-    versions = Versions(partial / "versions", prepared.adapter_config, config.codec.adapter)
+    versions = Versions(
+        partial / "versions",
+        prepared.adapter_config,
+        config.codec.adapter,
+        forms=adapter_forms(config),
+    )
     ref = versions.stage(0, prepared.adapter)
     journal = Journal.create(partial / "run.db", _meta(config, prepared))
     journal.put_version(
-        VersionSummary(version=0, phase=0, at=now, sha256=ref.sha256, nbytes=ref.nbytes)
+        VersionSummary(
+            version=0, phase=0, at=now, sha256=ref.sha256, nbytes=ref.nbytes, ranked=ref.ranked
+        )
     )
     versions.place(0, ref.sha256)
     journal.close()
@@ -321,6 +353,9 @@ def _fill(partial: Path, config: FederationConfig, prepared: PreparedRun, now: f
 
 def _meta(config: FederationConfig, prepared: PreparedRun) -> dict[str, str]:
     start = {"start": prepared.start.model_dump_json()} if prepared.start else {}
+    frozen = None
+    if adapter_forms(config).frozen:
+        frozen = adapter_ref(0, config.codec.adapter, frozen_part(prepared.adapter))
     return start | {
         "run_id": new_run_id(config.run.name),
         "software": software_version(),
@@ -330,5 +365,6 @@ def _meta(config: FederationConfig, prepared: PreparedRun) -> dict[str, str]:
         **({"prompt": prepared.prompt.model_dump_json()} if prepared.prompt else {}),
         "sources": json.dumps(dict(prepared.sources)),
         "adapter_config": json.dumps(dict(prepared.adapter_config)),
-        "layout": TensorLayout.of(prepared.adapter).digest,
+        **({"frozen": frozen.model_dump_json()} if frozen else {}),
+        "layout": adapter_forms(config).common.layout(TensorLayout.of(prepared.adapter)).digest,
     }

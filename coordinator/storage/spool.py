@@ -57,6 +57,18 @@ def _check_digest(upload: str, frame: bytes | memoryview) -> None:
         raise WireError("the update's bytes do not have the SHA-256 that its chunks claim")
 
 
+def each_tensor_of(
+    path: Path, upload: str, layout: TensorLayout, *, check: bool = True
+) -> Iterator[tuple[str, Array]]:
+    """Yield names and decoded tensors of the file of an upload; see `Spool.each_tensor`."""
+    with disk_errors(path, RESUME), path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    frame = memoryview(mapped)
+    if check:
+        _check_digest(upload, frame)
+    yield from decode_each_delta(*unpack(Update, frame), layout)
+
+
 def upload_name(site: str, sha256: str) -> str:
     """Return the file name of an upload; site names contain no dot."""
     return f"{site}.{sha256}"
@@ -114,13 +126,7 @@ class Spool:
             RunError, WireError: The file cannot be read, or is damaged; its digest is compared
                 before the first tensor if `check` is set.
         """
-        path = self._path / upload
-        with disk_errors(path, RESUME), path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        frame = memoryview(mapped)
-        if check:
-            _check_digest(upload, frame)
-        yield from decode_each_delta(*unpack(Update, frame), layout)
+        yield from each_tensor_of(self._path / upload, upload, layout, check=check)
 
     def holds(self, upload: str) -> bool:
         """Return whether there is a file of an upload."""

@@ -28,8 +28,9 @@ from coordinator.core.events import (
     IssueTask,
     LogEvent,
 )
-from coordinator.core.state import CoordinatorState, OpenEvaluation
+from coordinator.core.state import BufferedUpdate, CoordinatorState, OpenEvaluation
 from coordinator.storage import retention
+from coordinator.storage.cached_updates import CachedUpdates
 from coordinator.storage.candidates import Candidates
 from coordinator.storage.commit import write_version
 from coordinator.storage.jsonl import JsonlFiles
@@ -60,8 +61,10 @@ class StepWriter:
         self._run, self._plan, self._journal = run, run.plan, run.journal
         self._versions, self._spool, self._candidates = run.versions, spool, candidates
         self._kept = KeptUpdates(run.directory, spool)
+        self._cached = CachedUpdates(run.plan, self._kept)
         self._jsonl = JsonlFiles(run.directory, run.plan.phases)
         self._losses = retention.RunningLosses(run.plan)
+        self._dropped: tuple[BufferedUpdate, ...] = ()  # whose files `clean_up` removes
         self._evaluations: tuple[FederatedEvaluation, ...] | None = None  # None: not up to date
 
     def start(self, version: int) -> None:
@@ -73,9 +76,12 @@ class StepWriter:
             self._versions.roll_forward(self._journal.version_digests())
             self._versions.sweep(version)
             self._kept.roll_forward(self._journal.kept_updates())
+            if self._cached.enabled:
+                self._kept.sweep(set(self._journal.kept_updates().values()))
             self._spool.sweep(
                 self._journal.unapplied_uploads() | self._journal.unfinished_uploads().keys()
             )
+        self._cached.load(self._journal)
         begun = self._plan.phase_end(self._plan.phase_before(version) - 1)
         for summary in self._journal.each_version(after=begun):  # of the newest phase
             self._losses.add(summary)
@@ -99,6 +105,9 @@ class StepWriter:
         private = self._plan.privacy.enabled
         seeds = {c.version: self._noise_seeds(c.version) if private else b"" for c in commits}
         new = {c.version: self._write_version(c, now, seeds[c.version]) for c in commits}
+        dropped = tuple(update for commit in commits for update in self._cached.apply(commit))
+        if self._run.keep_updates:
+            dropped = ()
         described = [event_text.describe(action, before.version, new) for action in actions]
         entries = tuple(entry for entry in described if entry is not None)
         records = tuple(a for a in actions if not isinstance(a, LogEvent)) + entries
@@ -113,18 +122,21 @@ class StepWriter:
                 frames=self._task_frames(after, actions, new, now),
                 summaries=new,
                 drop_chunks=[upload] if upload else [],
-                keep_updates=self._run.keep_updates,
+                keep_updates=self._run.keep_updates or self._cached.enabled,
+                drop_updates=dropped,
                 noise_seeds=seeds if private else {},
             )
         for summary in new.values():  # the row is fenced: from here on the number is its own
             self._versions.place(summary.version, summary.sha256)
             self._losses.add(summary)
+        self._dropped += dropped
         return WrittenStep(new, tuple(event_text.to_event(entry, now) for entry in entries))
 
     def clean_up(self, actions: Iterable[Action], upload: str, in_use: Set[int]) -> None:
         """Remove the files that a written step has made superfluous.
 
-        `in_use` holds the versions that workers may still fetch.
+        `in_use` holds the versions that workers may still fetch, and those that buffered updates
+        were trained from.
         """
         accepted = {a.update.upload for a in actions if isinstance(a, AcceptUpdate)}
         if upload and upload not in accepted:
@@ -145,6 +157,7 @@ class StepWriter:
             *(commit, self._run.rule, self._versions, self._spool, now),
             begins_phase=commit.version - 1 == self._plan.phase_end(commit.phase - 1),
             noise_seed=seed,
+            cached=self._cached.deltas(commit),
         )
 
     def _task_frames(
@@ -184,19 +197,23 @@ class StepWriter:
             self._run.template,
             evaluation,
             version,
-            self._candidates.ref(scored) if scored else None,
+            tasks.Candidate(scored.client_id, self._candidates.ref(scored)) if scored else None,
             row_limit(self._plan, after, evaluation.client_id, evaluation.phase),
             now,
         )
         return pack(message)
 
     def _remove_applied_updates(self, commit: CommitVersion) -> None:
-        updates = [part.update for part in commit.parts]
-        if self._run.keep_updates:
+        updates = {part.update.task_id: part.update for part in commit.parts}
+        dropped = {update.task_id: update for update in self._dropped}
+        self._dropped = ()
+        if self._run.keep_updates or self._cached.enabled:
+            staying = [update for task, update in updates.items() if task not in dropped]
             with self._journal.fenced():  # else a file that a successor receives could be moved
-                self._kept.put({update.upload: kept_file(update) for update in updates})
-            return
-        for update in updates:
+                self._kept.put({update.upload: kept_file(update) for update in staying})
+                self._kept.drop(kept_file(dropped[task]) for task in dropped.keys() - updates)
+            updates = {task: updates[task] for task in updates.keys() & dropped}
+        for update in updates.values():
             self._spool.drop(update.upload)
 
     def _remove_old_versions(self, newest: int, in_use: Set[int]) -> None:

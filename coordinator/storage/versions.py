@@ -16,7 +16,8 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.numpy import save, save_file
@@ -25,11 +26,14 @@ from common.disk_errors import disk_errors
 from common.errors import RunError
 from common.files import sync_path
 from common.protocol import codec
+from common.protocol.adapter_form import AdapterForm, frozen_part
 from common.protocol.adapter_frame import adapter_ref, pack_adapter
 from common.protocol.fields import CodecName
 from common.protocol.tasks import BlobRef
 from common.protocol.tensors import Tensors
+from common.protocol.versions import RankedAdapter
 from common.run_directory.version_files import STATE_FILE, file_names, read_tensors
+from coordinator.aggregation.forms import AdapterForms
 
 TEMPORARY = ".tmp-"
 STAGED = ".made-"
@@ -41,11 +45,21 @@ def encode_state(state: Tensors) -> bytes:
     return save({name: state[name] for name in sorted(state)}) if state else b""
 
 
+@dataclass(frozen=True)
+class StagedVersion:
+    """References of a version's frames: for clients of its own rank, and of lower ones."""
+
+    sha256: str
+    nbytes: int
+    ranked: tuple[RankedAdapter, ...] = ()
+
+
 class Versions:
     """Versions directory of one run.
 
-    `schema1` makes broadcast frames of schema 1, for a run that began with it. Without `durable`
-    nothing waits for the disk, so that a power failure may lose what was written.
+    Files always hold whole versions; `forms` decides what of them is broadcast. `schema1` makes
+    broadcast frames of schema 1, for a run that began with it. Without `durable` nothing waits for
+    the disk, so that a power failure may lose what was written.
     """
 
     def __init__(
@@ -54,11 +68,13 @@ class Versions:
         adapter_config: Mapping[str, object],
         name: CodecName,
         *,
+        forms: AdapterForms | None = None,
         schema1: bool = False,
         durable: bool = True,
     ) -> None:
         self._sync = sync_path if durable else _write_later
         self._path = path
+        self._forms = forms or AdapterForms()
         self._config = json.dumps(adapter_config, indent=2, sort_keys=True)
         self._names = file_names(adapter_config)
         self._codec = name
@@ -67,8 +83,8 @@ class Versions:
     def directory(self, version: int) -> Path:
         return self._path / f"{version:06d}"
 
-    def stage(self, version: int, tensors: Tensors, state: bytes = b"") -> BlobRef:
-        """Make a version durable, without its number, and return the reference of its frame.
+    def stage(self, version: int, tensors: Tensors, state: bytes = b"") -> StagedVersion:
+        """Make a version durable, without its number, and return the references of its frames.
 
         The memory of `tensors` is free again early on, if the caller holds them no longer. `state`
         is the server's state for the next step, as `encode_state` returns it.
@@ -83,7 +99,11 @@ class Versions:
         del tensors
         decoded = codec.decode(self._codec, layout, data)
         del data
-        ref = adapter_ref(version, self._codec, decoded, schema1=self._schema1)
+        ref = self._ref(version, decoded, self._forms.common)
+        ranked = tuple(
+            RankedAdapter(rank=rank, **dict(self._ref(version, decoded, AdapterForm(rank=rank))))
+            for rank in self._forms.lower_ranks
+        )
         temporary = self._temporary()
         try:
             with disk_errors(temporary, RESUME):
@@ -92,7 +112,10 @@ class Versions:
                 self._sync(self._path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)  # also if the same was made before
-        return ref
+        return StagedVersion(ref.sha256, ref.nbytes, ranked)
+
+    def _ref(self, version: int, tensors: Tensors, form: AdapterForm) -> BlobRef:
+        return adapter_ref(version, self._codec, form.of(tensors), schema1=self._schema1)
 
     def place(self, version: int, sha256: str) -> None:
         """Give a staged version its number; call it only once the journal has the version's row."""
@@ -140,10 +163,27 @@ class Versions:
 
     def frame(self, version: int) -> bytes:
         """Return the broadcast frame of a version: the same bytes each time."""
+        return self._frame(version, self._forms.common.of(self.read(version)))
+
+    def frames(self, version: int) -> Iterator[bytes]:
+        """Yield the broadcast frames of a version: of its own rank, then of lower ones."""
+        tensors = self.read(version)
+        yield self._frame(version, self._forms.common.of(tensors))
+        for rank in self._forms.lower_ranks:
+            yield self._frame(version, AdapterForm(rank=rank).of(tensors))
+
+    def complete_frame(self, version: int) -> bytes:
+        """Return a frame of all tensors of a version."""
         return self._frame(version, self.read(version))
 
+    def frozen_frame(self) -> bytes:
+        """Return the frame of the tensors that do not travel with versions; empty without any."""
+        if not self._forms.frozen:
+            return b""
+        return self._frame(0, frozen_part(self.read(0)))
+
     def frame_of(self, version: int, tensors: Tensors) -> bytes:
-        """Return a broadcast frame of other tensors with the layout of a version."""
+        """Return a frame of other tensors, which were trained from a version."""
         return self._frame(version, tensors)
 
     def sweep(self, newest: int) -> None:

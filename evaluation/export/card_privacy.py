@@ -7,6 +7,7 @@ whose rows all stayed at invited sites, and of one that had both.
 from __future__ import annotations
 
 from common.config.config import FederationConfig
+from common.privacy import NOT_COVERED, PrivacySpending
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.export.card_participants import find_participants
 
@@ -39,9 +40,16 @@ training rows of each kind;{sums} and the state of the workers (names of machine
 progress, messages, and figures about live input).{shared}"""
 
 _MEMORY = """\
-That does not prove that the model remembers none of the rows: no differential privacy was used and
+That does not prove that the model remembers none of the rows: {noise} and
 updates were not aggregated under encryption, so that the coordinator could read each of them, and
 anyone who has this model can query it. Do not publish it if its answers could harm a client."""
+
+_PRIVATE = """\
+Differential privacy of clients up to this version: {spent}. Changes were scaled down to a norm of
+{norm:g}, and their sums have Gaussian noise of {noise:g} times that norm. ε bounds how much more
+likely this model is than if all changes of any one client had been zero: the smaller, the better.
+{not_covered}, the choice of this version where they decided it, and times. The coordinator read
+each change before the noise. A client is a name in this run, which need not be a person."""
 
 
 def build_limits_section(run: RecordedRun) -> str:
@@ -71,7 +79,21 @@ def build_privacy_section(run: RecordedRun, version: int) -> str:
     sent = _SENT.format(
         codec=f"as {config.codec.update}", sums=sums if run.evaluations else "", shared=shared
     )
-    return "\n\n".join(" ".join(part.split()) for part in (*parts, sent, _MEMORY))
+    parts += [sent, _memory(run.privacy(version))]
+    return "\n\n".join(" ".join(part.split()) for part in parts)
+
+
+def _memory(spent: PrivacySpending | None) -> str:
+    if spent is None:
+        return _MEMORY.format(noise="no differential privacy was used")
+    if spent.noise_multiplier == 0:
+        return _MEMORY.format(noise="changes were scaled down, but no noise was added")
+    return _PRIVATE.format(
+        spent=spent.text(),
+        norm=spent.clip_norm,
+        noise=spent.noise_multiplier,
+        not_covered=NOT_COVERED.capitalize(),
+    )
 
 
 def _held(config: FederationConfig) -> str:

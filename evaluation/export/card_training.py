@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.config.config import ModelConfig, PhaseConfig
+from common.config.config import FederationConfig, ModelConfig, PhaseConfig
 from common.protocol.versions import VersionSummary
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.export.card_data import (
@@ -45,15 +45,30 @@ def build_training_section(card: CardData) -> str:
             f" {schedule.concurrency} tasks in flight, staleness up to {schedule.max_staleness}"
             f" versions, texts of up to {config.model.max_length} tokens."
             f"{_precision_note(config.model)}",
-            f"Aggregation: FCCL weights by {aggregation.contribution_mode} from"
-            f" {aggregation.contribution_source} figures, scale {aggregation.score_scale},"
-            f" temperature {aggregation.temperature}, floor {aggregation.floor}, cap"
-            f" {aggregation.cap}; staleness exponent {aggregation.staleness_exponent}; server rate"
-            f" {aggregation.server_lr}; updates over {aggregation.clip} × the median norm:"
-            f" {aggregation.over_norm}. Updates travelled as {config.codec.update}, versions as"
+            f"Aggregation: {_weights(config)}; staleness exponent"
+            f" {aggregation.staleness_exponent}; server rate {aggregation.server_lr};"
+            f" {_clipping(config)}. Updates travelled as {config.codec.update}, versions as"
             f" {config.codec.adapter}.",
         )
     )
+
+
+def _weights(config: FederationConfig) -> str:
+    aggregation = config.aggregation
+    if config.privacy.enabled:
+        return f"each update has the weight 1/{config.schedule.buffer}"
+    return (
+        f"FCCL weights by {aggregation.contribution_mode} from {aggregation.contribution_source}"
+        f" figures, scale {aggregation.score_scale}, temperature {aggregation.temperature}, floor"
+        f" {aggregation.floor}, cap {aggregation.cap}"
+    )
+
+
+def _clipping(config: FederationConfig) -> str:
+    privacy, aggregation = config.privacy, config.aggregation
+    if privacy.enabled:
+        return f"updates over a norm of {privacy.clip_norm:g}: clip; then Gaussian noise"
+    return f"updates over {aggregation.clip} × the median norm: {aggregation.over_norm}"
 
 
 def _precision_note(model: ModelConfig) -> str:
@@ -103,6 +118,8 @@ def _phase_row(card: CardData, index: int) -> tuple[str, ...]:
     begin = card.run.phase_ends[index - 1] if index else 0
     done = min(max(card.version - begin, 0), phase.versions)
     local = f"{phase.local_steps} steps" if phase.local_steps else f"{phase.local_epochs} epochs"
+    if limits := card.run.config.schedule.adaptive_steps:
+        local = f"{limits[0]} to {limits[1]} steps by speed, usually {phase.local_steps}"
     versions = f"{done} of {phase.versions}"
     rate = f"{phase.lr:g}, {phase.lr_schedule}"
     return (str(index + 1), _objective(phase), versions, local, rate, str(phase.batch_size))

@@ -25,6 +25,7 @@ from evaluation.report import (
     figure_tables,
     history_tables,
     plots,
+    privacy_section,
 )
 from evaluation.report.report import Report, federated_accuracy
 from learning.evaluation.metrics import EvalMetrics, client_spread
@@ -61,6 +62,7 @@ def build_blocks(report: Report, prefix: str) -> list[Block]:
         *evaluator_tables.build_evaluators(report.evaluators),
         *figure_tables.build_answers(report.assessment),
         *federated_tables.build_contributions(report),
+        *privacy_section.build_privacy(report),
         *history_tables.build_data(report),
     ]
 
@@ -94,6 +96,7 @@ def build_fields(report: Report, *, history: bool) -> dict[str, Any]:
         "contributions": [row.fields() for row in report.contributions],
         "evaluators": [each.fields() for each in report.evaluators],
         "scores": [score.fields() for score in report.scores],
+        "privacy": privacy_section.privacy_fields(report),
         "federated_loss": federated_losses(report.versions),
         "federated_accuracy": federated_accuracy(report.versions),
     }

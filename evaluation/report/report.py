@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from common.config.config import PhaseConfig
 from common.evaluation.contributions import ContributionRow, contribution_rows
 from common.evaluation.rows import EvaluationRow, evaluation_rows
+from common.privacy import PrivacySpending
 from common.protocol.evaluations import EvaluatorFigures
 from common.protocol.versions import VersionSummary
 from common.run_directory.recorded_run import RecordedRun
@@ -50,6 +51,7 @@ class Report:
     contributions: tuple[ContributionRow, ...] = ()  # of clients, to the versions
     scores: tuple[ScoreRecord, ...] = ()  # of updates, that clients cannot inflate
     evaluators: tuple[EvaluatorFigures, ...] = ()  # figures of plug-ins
+    privacy: PrivacySpending | None = None  # by all versions; None without differential privacy
 
     @property
     def best(self) -> EvaluationRow | None:
@@ -78,6 +80,7 @@ def report_of(run: RecordedRun, assessment: Assessment) -> Report:
         ),
         scores=run.scores,
         evaluators=run.evaluators,
+        privacy=run.privacy(run.versions[-1].version),
     )
 
 

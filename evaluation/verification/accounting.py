@@ -18,6 +18,7 @@ from common.run_directory.update_journal import JournaledUpdate, UpdateJournal
 from coordinator.aggregation.clip import clip_factor, clip_limit
 from coordinator.aggregation.coefficients import compute_parts
 from coordinator.core.events import CommitPart, CommitVersion
+from coordinator.core.index_update import with_index
 from coordinator.core.state import BufferedUpdate, CoordinatorState, Plan
 from coordinator.core.state_changes import accept_update, apply_commit
 from coordinator.storage.run import build_plan
@@ -109,6 +110,7 @@ def _replay(
         state = accept_update(state, _buffered(update), update.norm, 0.0)
     scores = {u.task_id: journal.scores[u.task_id] for u in updates if u.task_id in journal.scores}
     state = replace(state, scores=MappingProxyType(scores))
+    state = with_index(plan, state)
     parts = compute_parts(plan, state)
     recorded = {update.task_id: update for update in summary.updates}
     for part in parts:

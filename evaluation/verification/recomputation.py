@@ -1,7 +1,8 @@
 """Recomputation of versions from the kept updates, with the coordinator's own aggregation.
 
 Version 0 is on the disk; each other version follows from its predecessor, so that versions that
-were removed are recomputed, too. Memory holds one version and one update.
+were removed are recomputed, too. Memory holds one version and one update; under `product`, it also
+holds the removed versions from which updates of later versions were trained.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from typing import Literal
 from common.disk_errors import disk_errors
 from common.errors import FcclError, RunError, WireError
 from common.protocol import codec
-from common.protocol.adapter_frame import pack_adapter
 from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Array, Tensors
 from common.protocol.updates import Update
-from common.protocol.versions import UpdateSummary, VersionSummary
+from common.protocol.versions import VersionSummary
 from common.protocol.wire import unpack
 from common.run_directory.update_journal import JournaledUpdate, UpdateJournal
+from common.run_directory.version_digests import VersionDigests
 from common.run_directory.version_files import STATE_FILE, file_names, read_tensors
+from coordinator.aggregation.coefficients import server_rate
+from coordinator.aggregation.robust.similarity import TensorReader
 from coordinator.aggregation.rules.registry import make_rule
 from coordinator.aggregation.rules.rule import Result, Step, WeightedUpdate
+from coordinator.aggregation.update_cache import UpdateCache, cached_coefficients
 from coordinator.storage.kept_updates import DIRECTORY
 from coordinator.storage.spool import decode_each_delta
 from coordinator.storage.versions import STAGED, encode_state
@@ -57,9 +61,15 @@ class Recomputation:
         self._journal = journal
         self._weights, _ = file_names(journal.adapter_config)
         self._codec = journal.config.codec.adapter
+        schema1 = journal.layout is None
+        self._digests = VersionDigests(self._codec, journal.frozen, schema1)
+        self._bases = _last_uses(journal)
+        self._kept: dict[int, Tensors] = {}  # versions that later ones need, if they are not stored
         self._rule = make_rule(journal.config)
         self._state: tuple[int, Tensors] = (0, {})
         self._updates = {update.task_id: update for update in journal.updates}
+        self._caches = journal.config.aggregation.cache_updates
+        self._cache = UpdateCache[JournaledUpdate](journal.config.schedule.max_staleness)
 
     def versions(self) -> Iterator[tuple[int, Recomputed]]:
         """Yield the number and the result of every version."""
@@ -71,8 +81,16 @@ class Recomputation:
             result, made = Recomputed(file, problems=tuple(problems)), None
             if number:
                 result, made = self._recompute(number, summary, previous, result)
+            if self._caches:
+                applied = [self._updates.get(update.task_id) for update in summary.updates]
+                self._cache.apply(number, summary.phase, [each for each in applied if each])
             yield number, result
             previous = made if result.equal else on_disk
+            if on_disk is None and made is not None and self._bases.get(number, 0) > number + 1:
+                self._kept[number] = made
+            self._kept = {
+                base: kept for base, kept in self._kept.items() if self._bases[base] > number
+            }
 
     def _read(
         self, number: int, summary: VersionSummary
@@ -90,9 +108,9 @@ class Recomputation:
                 if path.exists():
                     return None, "changed", [error.what]
                 continue
-            found = codec.digest(self._frame(number, tensors))
-            if found == summary.sha256:
+            if self._digests.are_right(number, tensors, summary.sha256):
                 return tensors, "same", []
+            found = self._digests.digest(number, tensors)
             problem = f"{path} has the digest {found[:12]} instead of {summary.sha256[:12]}"
             return None, "changed", [problem]
         return None, "absent", []
@@ -101,7 +119,7 @@ class Recomputation:
         self, number: int, summary: VersionSummary, previous: Tensors | None, result: Recomputed
     ) -> tuple[Recomputed, Tensors | None]:
         """Return the result, and the tensors that were recomputed."""
-        reason = self._missing_updates(summary)
+        reason = self._missing_updates(summary) or self._missing_bases(number, summary)
         if not reason and previous is None:
             reason = "the version before it is neither on the disk nor recomputed"
         if reason or previous is None:
@@ -114,7 +132,7 @@ class Recomputation:
             problems = (*result.problems, f"it cannot be recomputed: {problem}")
             return Recomputed(result.file, False, problems=problems), None
         tensors = codec.decode(self._codec, layout, data)
-        found = codec.digest(self._frame(number, tensors))
+        found = self._digests.digest(number, tensors)
         state = encode_state(made.state)
         if summary.state_sha256 != (codec.digest(state) if state else None):
             problems = (*result.problems, "the server's state is not what its updates make it")
@@ -138,12 +156,22 @@ class Recomputation:
         private = self._journal.config.privacy.enabled
         if private and summary.version not in self._journal.noise_seeds:
             return "its noise was not kept"
-        for each in summary.updates:
-            update = self._updates.get(each.task_id)
+        cached = self._cache.before(summary.version, summary.phase)
+        for update in (*(self._updates.get(each.task_id) for each in summary.updates), *cached):
             if update is None or update.kept is None:
                 return "its updates were not kept"
             if self._file(update) is None:
                 return f"{DIRECTORY}/{update.kept} is missing"
+        return ""
+
+    def _missing_bases(self, number: int, summary: VersionSummary) -> str:
+        """Return which version the rule needs, besides the newest, and cannot read."""
+        needed = {each.base_version for each in summary.updates} - {number - 1, *self._kept}
+        for base in sorted(needed & self._bases.keys()):
+            if self._read(base, self._journal.versions[base])[0] is None:
+                return (
+                    f"version {base}, from which it has updates, is neither stored nor recomputed"
+                )
         return ""
 
     def _apply_rule(self, summary: VersionSummary, previous: Tensors) -> Result:
@@ -154,20 +182,44 @@ class Recomputation:
                 each.client_id,
                 each.base_version,
                 each.coefficient,
-                partial(self._tensors, each, self._rule.update_layout(layout, each.client_id)),
+                self._reader(self._updates[each.task_id], layout),
                 each.weight,
                 each.staleness_factor * each.participation_factor * each.clip,
             )
             for each in summary.updates
         ]
+        updates += self._cached(summary, layout)
         begins_phase = self._journal.versions[summary.version - 1].phase != summary.phase
         state = {} if begins_phase else self._read_state(summary.version - 1)
         seed = self._journal.noise_seeds.get(summary.version, b"")
         step = Step(summary.version, dict(previous), state, updates, self._read_version, seed)
         return self._rule.apply(step)
 
-    def _tensors(self, update: UpdateSummary, layout: TensorLayout) -> Iterator[tuple[str, Array]]:
-        header, data = self._frame_of(self._updates[update.task_id])
+    def _cached(self, summary: VersionSummary, layout: TensorLayout) -> list[WeightedUpdate]:
+        """Return the earlier updates that count again, with `aggregation.cache_updates`."""
+        cached = self._cache.before(summary.version, summary.phase)
+        weights = [(each.client_id, each.weight) for each in summary.updates]
+        rate = server_rate(self._journal.config.aggregation)
+        return [
+            WeightedUpdate(
+                each.task_id,
+                each.client_id,
+                each.base_version,
+                coefficient,
+                self._reader(each, layout),
+            )
+            for each, coefficient in zip(
+                cached, cached_coefficients(weights, cached, rate), strict=True
+            )
+        ]
+
+    def _reader(self, update: JournaledUpdate, layout: TensorLayout) -> TensorReader:
+        return partial(self._tensors, update, self._rule.update_layout(layout, update.client_id))
+
+    def _tensors(
+        self, update: JournaledUpdate, layout: TensorLayout
+    ) -> Iterator[tuple[str, Array]]:
+        header, data = self._frame_of(update)
         yield from decode_each_delta(header, data, layout)
 
     def _read_state(self, number: int) -> Tensors:
@@ -192,6 +244,8 @@ class Recomputation:
 
     def _read_version(self, number: int) -> Tensors:
         """Return an earlier version, which an update of a mixed-rank run began with."""
+        if number in self._kept:
+            return dict(self._kept[number])
         tensors, _, problems = self._read(number, self._journal.versions[number])
         if tensors is None:
             raise RunError(f"version {number} is needed: {' '.join(problems) or 'it is gone'}")
@@ -222,6 +276,16 @@ class Recomputation:
                 return path.read_bytes() if path is not None else b""
         return b""
 
-    def _frame(self, number: int, tensors: Tensors) -> bytes:
-        schema1 = self._journal.layout is None
-        return pack_adapter(number, self._codec, tensors, schema1=schema1)
+
+def _last_uses(journal: UpdateJournal) -> dict[int, int]:
+    """Return the last version that needs each version which updates were trained from.
+
+    Only rules that read them (`Step.read_version`) have any.
+    """
+    if journal.config.aggregation.rule in ("factor", "ffa"):
+        return {}
+    return {
+        update.base_version: number
+        for number, summary in sorted(journal.versions.items())
+        for update in summary.updates
+    }

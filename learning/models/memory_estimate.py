@@ -54,6 +54,7 @@ class Workload:
         rows: Examples of a micro-batch; two for each preference pair.
         length: Tokens of a row.
         lora: None trains all parameters.
+        frozen: The factors A of LoRA are not trained.
         weight_bytes: Of a frozen weight that is not quantized, 2 or 4.
         quantization: Of the linear layers.
         autocast: Whether training computes in bfloat16.
@@ -69,6 +70,7 @@ class Workload:
     autocast: bool = False
     checkpointing: bool = False
     generates: bool = True
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def estimate(model: ModelShape, work: Workload) -> MemoryEstimate:
     tokens = work.rows * work.length
     return MemoryEstimate(
         weights=_weights(model, work),
-        adapter=_trained(model, work.lora) * (_TRAINED + _COPIES),
+        adapter=_adapter(model, work),
         activations=tokens * _activations_per_token(model, work),
         logits=tokens * model.vocabulary * _LOGITS if work.generates else 0,
     )
@@ -159,14 +161,19 @@ def _weights(model: ModelShape, work: Workload) -> int:
             return outside + inside // 2 + inside // 64 * _FLOAT  # a scale for each 64 weights
 
 
-def _trained(model: ModelShape, lora: LoraSpec | None) -> int:
-    if lora is None:
-        return model.parameters
-    return sum(
-        lora.r * (outputs + inputs)
-        for name, (outputs, inputs) in model.linear.items()
+def _adapter(model: ModelShape, work: Workload) -> int:
+    """Return the bytes of what is trained and, with frozen factors A, of what stays beside it."""
+    if (lora := work.lora) is None:
+        return model.parameters * (_TRAINED + _COPIES)
+    adapted = [
+        shape
+        for name, shape in model.linear.items()
         if lora.targets == "all-linear" or _module(name) in lora.targets
-    )
+    ]
+    trained = lora.r * sum(outputs for outputs, _ in adapted)
+    rest = lora.r * sum(inputs for _, inputs in adapted)
+    each = 2 * _FLOAT if work.frozen else _TRAINED + _COPIES  # in the model and in the version
+    return trained * (_TRAINED + _COPIES) + rest * each
 
 
 def _module(name: str) -> str:

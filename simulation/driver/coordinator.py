@@ -59,7 +59,7 @@ class VirtualCoordinator:
             on_step: Called after each step with its actions and the versions that it has made.
         """
         self.plan, self.state = plan, CoordinatorState()
-        self.candidates = Candidates(run.versions, spool)
+        self.candidates = Candidates(run.versions, spool, run.forms)
         self.finished: FinishRun | None = None
         self._run, self._clock, self._compute_scores = run, clock, compute_scores
         self._on_task, self._on_step = on_task, on_step
@@ -85,7 +85,8 @@ class VirtualCoordinator:
         written = self._writer.write(before, done.state, done.actions, now, upload)
         self.state = done.state
         in_use = versions_in_use(self.plan, self.state) if written.summaries else set[int]()
-        self._writer.clean_up(done.actions, upload, in_use)
+        bases = {update.base_version for update in self.state.buffer}
+        self._writer.clean_up(done.actions, upload, in_use | bases)
         self._writer.append_lines(written, done.actions)
         self._publish()
         self._finish(done.actions)

@@ -6,6 +6,7 @@ its task on the disk. A cut of the network stops no work; what is sent waits for
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,8 +42,9 @@ class MachineHooks:
     deliver: Callable[[VirtualClient, Job], None]
     """Called when an answer arrives at the coordinator."""
     on_lost: Callable[[VirtualClient, Job], None]
-    on_liveness: Callable[[], None]
-    """Called when the coordinator can see or no longer see a machine."""
+    on_signal: Callable[[VirtualClient, WorkerSignal | None, bool], None]
+    """Called with a machine's heartbeat when it changes, None while the coordinator gets none, and
+    with whether the machine has appeared or vanished."""
 
 
 class Machine:
@@ -61,20 +63,27 @@ class Machine:
         self._idle = WorkerSignal(client.name, False, None)
 
     def start(self, until: float) -> None:
-        """Plan the times at which the machine is off or its network is cut."""
-        self._plan_outage(self.client.each_outage(self._streams, until))
-        for start, end in self.client.cuts:
-            self._clock.at(start, self._hooks.on_liveness)
-            if end < float("inf"):
-                self._clock.at(end, self._hooks.on_liveness)
+        """Send the first heartbeat, and plan the times off and those without network."""
+        client = self.client
+        if client.outages or client.availability < 1 or client.gone_at < math.inf:
+            self._plan_outage(client.each_outage(self._streams, until))
+        for start, end in client.cuts:
+            self._clock.at(start, self._appear_or_vanish)
+            if end < math.inf:
+                self._clock.at(end, self._appear_or_vanish)
+        self._hooks.on_signal(client, self._signal(), True)
 
-    def signal(self) -> WorkerSignal | None:
+    def _signal(self) -> WorkerSignal | None:
         """Return its heartbeat; None while the coordinator gets none."""
-        if not self.is_on or is_inside(self.client.cuts, self._clock.seconds):
+        cuts = self.client.cuts
+        if not self.is_on or (cuts and is_inside(cuts, self._clock.seconds)):
             return None
         if self._job is None:
             return self._idle
         return WorkerSignal(self.client.name, True, self._job.task.task_id)
+
+    def _appear_or_vanish(self) -> None:
+        self._hooks.on_signal(self.client, self._signal(), True)
 
     def receive(self, task: SiteTask) -> None:
         """Send a task to the machine."""
@@ -99,6 +108,7 @@ class Machine:
             if self._hooks.is_wanted(task):
                 self._job = Job(task, self._begun, self._clock.seconds, download_s)
                 self._begun += 1
+                self._hooks.on_signal(self.client, self._signal(), False)
                 self._work()
 
     def _work(self) -> None:
@@ -135,6 +145,7 @@ class Machine:
     def _end_job(self, *, begin_next: bool = True) -> None:
         self._job, self._is_done = None, False
         self._epoch += 1
+        self._hooks.on_signal(self.client, self._signal(), False)
         if begin_next:
             self._begin_next()
 
@@ -147,17 +158,17 @@ class Machine:
             self.is_on = False
         else:
             self._clock.at(start, self._switch_off)
-        if end < float("inf"):
+        if end < math.inf:
             self._clock.at(end, lambda: self._switch_on(outages))
 
     def _switch_off(self) -> None:
         self.is_on = False
         self._epoch += 1
-        self._hooks.on_liveness()
+        self._appear_or_vanish()
 
     def _switch_on(self, outages: Iterator[Interval]) -> None:
         self.is_on = True
-        self._hooks.on_liveness()
+        self._appear_or_vanish()
         if self._job is not None and self._is_done:
             self._upload(self._job, self._epoch)
         elif self._job is not None:

@@ -31,6 +31,7 @@ from coordinator.core.events import (
     IssueTask,
     StopRequested,
     Tick,
+    WorkerSignal,
 )
 from coordinator.core.state import Plan
 from coordinator.storage.run import Run
@@ -40,10 +41,10 @@ from simulation.driver.clock import VirtualClock
 from simulation.driver.coordinator import ComputeScores, VirtualCoordinator
 from simulation.driver.machine import Job, Machine, MachineHooks
 from simulation.driver.memory_spool import MemorySpool
-from simulation.heldout import Heldout
 from simulation.population.client import VirtualClient
 from simulation.population.streams import Streams
-from simulation.records import Measurement, append_measurement
+from simulation.records import INTERRUPTED, Measurement, append_measurement
+from simulation.work.parts import Heldout
 from simulation.work.work import Work
 from worker.site_task import SiteTask
 
@@ -87,7 +88,7 @@ class Simulator:
         work: Work,
         make_answers: Callable[[MemorySpool, VirtualCoordinator], Answers],
         compute_scores: Callable[[MemorySpool], ComputeScores],
-        heldout: Heldout | None,
+        heldout: Heldout,
         on_progress: Callable[[int, float], None],
     ) -> None:
         """Create it.
@@ -100,7 +101,7 @@ class Simulator:
             work: Tells how long tasks take.
             make_answers: Returns what computes the answers.
             compute_scores: Returns what computes scores of the updates in a spool.
-            heldout: Measures versions; None: nothing is measured.
+            heldout: Measures versions.
             on_progress: Called with the newest version and the virtual time in seconds.
         """
         self.clock, self.counts = VirtualClock(), Counts()
@@ -120,12 +121,8 @@ class Simulator:
             self._after_step,
         )
         self._answers = make_answers(spool, self.coordinator)
-        layout = TensorLayout.of(run.versions.read(0))
-        self._answer_bytes = {
-            each.name: HEADER_BYTES
-            + payload_bytes(run.template.update_codec, run.rule.update_layout(layout, each.name))
-            for each in population
-        }
+        self._layout = TensorLayout.of(run.versions.read(0))
+        self._update_bytes: dict[str, int] = {}  # by client
         hooks = MachineHooks(
             work_s=self._work_s,
             answer_bytes=self._bytes_up,
@@ -133,11 +130,12 @@ class Simulator:
             is_wanted=self._is_wanted,
             deliver=self._deliver,
             on_lost=self._count_lost,
-            on_liveness=self._plan_pulse,
+            on_signal=self._note_signal,
         )
         self._machines = {
             each.name: Machine(each, self.clock, streams, hooks) for each in population
         }
+        self._signals: dict[str, WorkerSignal] = {}
         self._pulse_at = math.inf
         self._tick_at = math.inf
 
@@ -150,7 +148,7 @@ class Simulator:
         self._pulse()
         while self.coordinator.finished is None:
             if stop.is_set():
-                self._end("interrupted")
+                self._end(INTERRUPTED)
             elif self.clock.next_time() > self._config.max_s:
                 self._end(f"simulation.max_s of {self._config.max_s:g} s is over")
             else:
@@ -164,8 +162,16 @@ class Simulator:
 
     # heartbeats and deadlines
 
-    def _plan_pulse(self) -> None:
-        """Read heartbeats soon: a machine has appeared or vanished."""
+    def _note_signal(
+        self, client: VirtualClient, signal: WorkerSignal | None, appeared_or_vanished: bool
+    ) -> None:
+        """Keep the newest heartbeat; read all soon if a machine has appeared or vanished."""
+        if signal is None:
+            self._signals.pop(client.name, None)
+        else:
+            self._signals[client.name] = signal
+        if not appeared_or_vanished:
+            return
         delay = max(HEARTBEAT_S, len(self._machines) / CLIENTS_PER_PULSE_S)
         self._pulse_no_later_than(self.clock.seconds + delay)
 
@@ -180,8 +186,7 @@ class Simulator:
 
     def _pulse(self) -> None:
         self._pulse_at = math.inf
-        signals = [machine.signal() for machine in self._machines.values()]
-        self.coordinator.feed(HeartbeatsRead(tuple(each for each in signals if each)))
+        self.coordinator.feed(HeartbeatsRead(tuple(self._signals.values())))
         lease = self._plan.schedule.lease_s
         self._pulse_no_later_than(self.clock.seconds + lease / PULSES_PER_LEASE)
 
@@ -214,7 +219,14 @@ class Simulator:
         return steps * self._config.step_s / client.speed
 
     def _bytes_up(self, task: SiteTask) -> int:
-        return self._answer_bytes[task.client_id] if isinstance(task, TrainTask) else HEADER_BYTES
+        if isinstance(task, EvalTask):
+            return HEADER_BYTES
+        client = task.client_id
+        if client not in self._update_bytes:
+            layout = self._run.rule.update_layout(self._layout, client)
+            nbytes = payload_bytes(self._run.template.update_codec, layout)
+            self._update_bytes[client] = HEADER_BYTES + nbytes
+        return self._update_bytes[client]
 
     def _bytes_down(self, task: SiteTask) -> int:
         candidate = task.candidate if isinstance(task, EvalTask) else None
@@ -263,7 +275,7 @@ class Simulator:
         """Measure a version if it is due: every so many, and the last one."""
         every = self._config.measure_every
         is_last = version == self._plan.total_versions
-        if self._heldout is None or not every or (version % every and not is_last):
+        if not every or (version % every and not is_last):
             return
         tensors = self._run.versions.read(version)
         loss, metrics = self._heldout.measure(version, tensors, phase)

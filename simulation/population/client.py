@@ -48,6 +48,8 @@ class VirtualClient:
         """Yield the times at which its machine is off, in order."""
         if self.outages is not None:
             return until_gone(self.outages, self.gone_at)
+        if self.availability >= 1:
+            return until_gone((), self.gone_at)
         rng = streams.of("availability", self.index)
         drawn = random_outages(self.availability, self.available_s, rng, until)
         return until_gone(drawn, self.gone_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -43,39 +44,54 @@ def _client(
     faulty: bool,
     row: Row,
 ) -> VirtualClient:
+    usual = VirtualClient(
+        name=name,
+        index=index,
+        speed=speed,
+        latency_s=config.latency_s,
+        upload=config.upload_mbps * MEGABIT,
+        download=config.download_mbps * MEGABIT,
+        dropout=config.dropout,
+        availability=config.availability,
+        available_s=config.available_s,
+        cuts=cuts,
+        faulty=faulty,
+    )
+    return _traced(usual, row) if row else usual
+
+
+def _traced(client: VirtualClient, row: Row) -> VirtualClient:
+    """Return a client with the values of its line in the trace file."""
+
     def number(key: str, default: float) -> float:
         return cast(float, row.get(key, default))
 
     def spans(key: str) -> tuple[Interval, ...]:
         return cast("tuple[Interval, ...]", row.get(key, ()))
 
-    return VirtualClient(
-        name=name,
-        index=index,
-        speed=number("speed", speed),
-        latency_s=number("latency_s", config.latency_s),
-        upload=number("upload_mbps", config.upload_mbps) * MEGABIT,
-        download=number("download_mbps", config.download_mbps) * MEGABIT,
-        dropout=number("dropout", config.dropout),
-        availability=config.availability,
-        available_s=config.available_s,
+    return replace(
+        client,
+        speed=number("speed", client.speed),
+        latency_s=number("latency_s", client.latency_s),
+        upload=number("upload_mbps", client.upload / MEGABIT) * MEGABIT,
+        download=number("download_mbps", client.download / MEGABIT) * MEGABIT,
+        dropout=number("dropout", client.dropout),
         outages=spans("off") if "off" in row else None,
-        cuts=merge((*cuts, *spans("cuts"))) if "cuts" in row else cuts,
-        gone_at=number("gone_at", float("inf")),
-        faulty=faulty,
+        cuts=merge((*client.cuts, *spans("cuts"))),
+        gone_at=number("gone_at", client.gone_at),
     )
 
 
 def _speeds(config: SimulationConfig, count: int, streams: Streams) -> list[float]:
-    """Return lognormal speeds with median 1, those of the stragglers divided by their factor."""
-    slow = chosen(config.stragglers, count, streams.of("stragglers"))
-    speeds = []
-    for index in range(count):
-        speed = 1.0
-        if config.speed_sigma:
-            speed = float(np.exp(config.speed_sigma * streams.of("speed", index).normal()))
-        speeds.append(speed / config.straggler_factor if index in slow else speed)
-    return speeds
+    """Return lognormal speeds with median 1, those of the stragglers divided by their factor.
+
+    The first draws of a stream do not depend on their number: a client keeps its speed when others
+    are added.
+    """
+    drawn = np.exp(config.speed_sigma * streams.of("speed").standard_normal(count))
+    for index in chosen(config.stragglers, count, streams.of("stragglers")):
+        drawn[index] /= config.straggler_factor
+    return [float(speed) for speed in drawn]
 
 
 def _faulty(config: SimulationConfig, names: Sequence[str], streams: Streams) -> set[str]:

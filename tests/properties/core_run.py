@@ -16,7 +16,6 @@ from typing import Any, cast
 import numpy as np
 
 from common.protocol.layout import TensorLayout
-from common.protocol.tasks import BlobRef
 from common.protocol.tensors import Array, Tensors
 from common.protocol.versions import VersionSummary
 from coordinator.aggregation.rules.factor import FactorRule
@@ -36,12 +35,13 @@ from coordinator.core.events import (
     TaskRefused,
     UpdateArrived,
 )
+from coordinator.core.index_update import index_of
 from coordinator.core.state import BufferedUpdate, CoordinatorState, OpenEvaluation, OpenTask, Plan
 from coordinator.storage.commit import write_version
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
 from coordinator.storage.spool import Spool
-from coordinator.storage.versions import Versions
+from coordinator.storage.versions import StagedVersion, Versions
 from tests.properties.ledger import Ledger
 from tests.support.coordinator_records import version_summary
 
@@ -75,10 +75,10 @@ class MemoryVersions:
     def __init__(self) -> None:
         self.adapters: dict[int, Tensors] = {0: {"a": np.zeros(WIDTH, np.float32)}}
 
-    def stage(self, version: int, adapter: Tensors, state: bytes = b"") -> BlobRef:
+    def stage(self, version: int, adapter: Tensors, state: bytes = b"") -> StagedVersion:
         self.adapters[version] = adapter
         data = adapter["a"].tobytes()
-        return BlobRef(sha256=hashlib.sha256(data).hexdigest(), nbytes=len(data))
+        return StagedVersion(hashlib.sha256(data).hexdigest(), len(data))
 
     @staticmethod
     def read_state(version: int) -> Tensors:
@@ -133,6 +133,7 @@ class CoreRun:
             return
         self.ledger.record(event, before, done.state, done.actions, self.now)
         self.state = done.state
+        check_index(self.plan, self.state)
         self._check_journal()
         if self.kill_at is not None and done.actions:
             self.restart()  # killed after the transaction, before anything was published
@@ -255,7 +256,17 @@ def durable(plan: Plan, state: CoordinatorState) -> CoordinatorState:
         stopping=False,
         draining=False,
         buffered_at=state.buffered_at if state.buffer else 0.0,
+        index=None,
     )
+
+
+def check_index(plan: Plan, state: CoordinatorState) -> None:
+    """Check that the index that a state carries along is the one that it would get now."""
+    known, made = index_of(plan, state), index_of(plan, replace(state, index=None))
+    assert known.attention_at <= made.attention_at
+    for each in fields(known):
+        if each.name not in ("attention_at", "sources"):
+            assert getattr(known, each.name) == getattr(made, each.name), each.name
 
 
 def without_times(state: CoordinatorState) -> CoordinatorState:

@@ -51,6 +51,7 @@ def schedules(draw: st.DrawFn) -> ScheduleConfig:
         lease_s=draw(st.sampled_from([10.0, 60.0])),
         task_deadline_s=draw(st.sampled_from([90.0, 900.0])),
         max_staleness=draw(st.sampled_from([20, 0, 1])),
+        adaptive_steps=draw(st.sampled_from([None, (2, 20)])),
     )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,19 +119,22 @@ class LearnerHarness:
 
         eventually(f"one of {kinds}: {self.events[before:]}", happened)
 
-    def receive(self, version: int = 0, adapter: Tensors | None = None) -> TrainTask:
+    def receive(
+        self, version: int = 0, adapter: Tensors | None = None, **changed: Any
+    ) -> TrainTask:
         """Note a version as a task does that brings it, and return the task."""
-        received = self.task(version)
+        received = self.task(version, **changed)
         self.learner.note_version(received, self.adapter if adapter is None else adapter)
         return received
 
-    def task(self, version: int = 0, task_id: str = "t1") -> TrainTask:
+    def task(self, version: int = 0, task_id: str = "t1", **changed: Any) -> TrainTask:
         return task(
             task_id,
             objective="classification",
             labels=LABELS,
             base_version=version,
             max_length=32,
+            **changed,
         )
 
     def local_model(self) -> LocalModel | None:

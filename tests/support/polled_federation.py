@@ -43,6 +43,7 @@ from coordinator.service import RunOutcome, Service
 from coordinator.sites.credentials import SiteAccess
 from coordinator.storage import run
 from coordinator.storage.journal import Journal
+from coordinator.storage.run import PreparedRun
 from tests.support.coordinator_records import SHA, START, prepared_run
 from tests.support.virtual_federation import make_stats
 
@@ -70,7 +71,9 @@ def make_config(
     *,
     aggregation: Mapping[str, object] | None = None,
     evaluation: Mapping[str, object] | None = None,
+    model: Mapping[str, object] | None = None,
     keep_updates: bool = False,
+    privacy: Mapping[str, object] | None = None,
     versions: Sequence[int] = (3,),
     **schedule: object,
 ) -> FederationConfig:
@@ -78,6 +81,8 @@ def make_config(
         {
             "aggregation": dict(aggregation or {}),
             "evaluation": dict(evaluation or {}),
+            "privacy": dict(privacy or {}),
+            "model": dict(model or {}),
             "run": {
                 "name": "r",
                 "dir": str(directory),
@@ -186,16 +191,18 @@ class PolledFederation:
         directory: Path,
         seed: int = 0,
         existing: FederationConfig | None = None,
+        prepare: Callable[[Path], PreparedRun] = prepared_run,
         **settings: Any,
     ) -> None:
         """Create the run directory, or take that of an `existing` run.
 
         Args:
+            prepare: Returns the start of a new run.
             settings: Those of `make_config`, for a new run.
         """
         self.config = existing or make_config(directory, **settings)
         if existing is None:
-            run.create_run(self.config, prepared_run, 0.0)
+            run.create_run(self.config, prepare, 0.0)
         self.directory = self.config.run.path
         self.server, self.redis = EmbeddedServer(), UnreliableRedis()
         self.store = Store(self.redis, "test")

@@ -97,7 +97,8 @@ def _summary_lines(
     yield "buffer", Text(f"{buffered} of {info.buffer_size}{rest}")
     yield "pace", Text(_pace(view))
     if info.privacy is not None:
-        yield "privacy", Text(f"{info.privacy.text()}\n{NOT_COVERED}")
+        yield "privacy", Text(info.privacy.text())
+        yield "", Text(NOT_COVERED)
 
 
 def _check_text(check: HealthCheck) -> Text:

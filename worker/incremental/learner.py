@@ -23,9 +23,10 @@ from filelock import Timeout
 from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import DataError, DiskError, ModelError, StoreError, WireError
+from common.protocol.adapter_form import AdapterForm
 from common.protocol.fields import ROW_KINDS
 from common.protocol.heartbeat import InboxFigures
-from common.protocol.tasks import Receipt, TrainTask
+from common.protocol.tasks import LoraSpec, Receipt, TrainTask
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.models import lora
@@ -102,6 +103,7 @@ class Learner:
         self._summaries = InboxSummaries(settings.run)
         self._begun: set[str] = set()  # clients whose inbox was opened in this run
         self._updates: dict[str, str] = {}  # update id → client
+        self._lora: dict[str, LoraSpec | None] = {}  # of the newest task of each client
         served = ServedRun(run=settings.run, name=settings.name, clients=settings.clients)
         self._newest = NewestVersion(settings.state, served, source)
 
@@ -138,6 +140,10 @@ class Learner:
 
     def note_version(self, task: TrainTask, adapter: Tensors) -> None:
         """Remember the version that a task has brought, if it is the newest."""
+        self._lora[task.client_id] = task.lora
+        if task.refactored == "mixed":  # the task's rank may be below that of the version
+            self._fetch_newest(needed=True)
+            return
         try:
             self._newest.update(task, adapter)
         except DataError as error:  # the task continues without it
@@ -250,10 +256,11 @@ class Learner:
         idle = not store.items("waiting", newest=1) and not self._trainer.is_pending(client)
         if idle and store.local_model(self._settings.run) is None:
             return
-        if self._newest.value is None:
+        newest = self._newest_of(client)
+        if newest is None:
             self._report_waiting(f"the inbox of {client}: no version has been received yet")
             return
-        model, adapter = self._newest.value
+        model, adapter = newest
         base = self._source.fetch_base(model.base, self._callbacks.request_base, abandon)
         if base is None:
             return
@@ -284,11 +291,25 @@ class Learner:
         else:
             store.apply_receipt(local.update_id, accepted=False)
 
-    def _fetch_newest(self, save_interval_s: float = SAVE_INTERVAL_S) -> None:
+    def _newest_of(self, client: str) -> tuple[CurrentModel, Tensors] | None:
+        """Return the newest version at the rank of a client; None while it is not known.
+
+        Where clients have ranks of their own, the first task of each tells it.
+        """
+        if self._newest.value is None or self._newest.value[0].refactored != "mixed":
+            return self._newest.value
+        model, adapter = self._newest.value
+        if (lora := self._lora.get(client)) is None:
+            return None
+        return model.model_copy(update={"lora": lora}), AdapterForm(rank=lora.r).of(adapter)
+
+    def _fetch_newest(
+        self, save_interval_s: float = SAVE_INTERVAL_S, *, needed: bool = False
+    ) -> None:
         """Fetch and save the newest version; failures are events, since an older one is there."""
         try:
             # Without any inbox nobody needs the newest version before a task brings it.
-            if self._watcher.any_exists():
+            if needed or self._watcher.any_exists():
                 self._newest.fetch()
             self._newest.save(save_interval_s)
         except _EXPECTED as error:

@@ -49,15 +49,21 @@ def _training(plan: RunPlan) -> Iterator[tuple[str, str]]:
     if plan.labels:
         yield "classes", ", ".join(plan.labels)
     shape = "all parameters" if plan.lora is None else f"LoRA of rank {plan.lora.r}"
+    if plan.lower_ranks:
+        ranks = ", ".join(str(rank.lora.r) for rank in plan.lower_ranks)
+        shape += f" (some clients: {ranks})"
     yield (
         "trains",
         f"{shape}: {plan.parameters:,} parameters in {plan.tensors} tensors; rows of up to"
         f" {plan.max_length} tokens",
     )
-    adapter = format_bytes(plan.adapter_bytes)
+    adapter, once = format_bytes(plan.adapter_bytes), ""
+    if plan.frozen_bytes:
+        once = f" and {format_bytes(plan.frozen_bytes)} of frozen factors"
     yield (
         "fetches",
-        f"the base model once; {adapter} for each task; the last and the best version at the end",
+        f"the base model{once} once; {adapter} for each task; the last and the best version at the"
+        " end",
     )
 
 
@@ -115,7 +121,7 @@ def _base(plan: RunPlan) -> str:
 
 def _phase(phase: PlannedPhase) -> str:
     length = (
-        f"{phase.local_steps} steps of {phase.batch_size} rows"
+        f"{_steps(phase)} of {phase.batch_size} rows"
         if phase.local_steps
         else f"{phase.local_epochs} passes over the rows, {phase.batch_size} at a time"
     )
@@ -123,6 +129,13 @@ def _phase(phase: PlannedPhase) -> str:
         f"{phase.objective}{_plugin(phase)} from {phase.kind} rows ({FIELDS[phase.kind]}),"
         f" {phase.versions} versions; a task has {length}, learning rate up to {phase.lr:g}"
     )
+
+
+def _steps(phase: PlannedPhase) -> str:
+    if phase.adaptive_steps is None:
+        return f"{phase.local_steps} steps"
+    least, most = phase.adaptive_steps
+    return f"{least} to {most} steps by the speed of this machine, usually {phase.local_steps},"
 
 
 def _plugin(phase: PlannedPhase) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from common.errors import ConfigError
 from common.protocol.evaluations import EvalTask
-from common.protocol.run_plan import RunPlan
+from common.protocol.run_plan import PlannedPhase, RunPlan
 from common.protocol.tasks import TrainTask
 
 _ROUNDING = 1 + 1e-9  # of learning rates, which follow from a schedule
@@ -29,18 +29,22 @@ def check_planned(plan: RunPlan, task: TrainTask | EvalTask) -> None:
 def _differences(plan: RunPlan, task: TrainTask | EvalTask) -> Iterator[tuple[str, object, object]]:
     known = task.phase < len(plan.phases)
     phase = plan.phases[task.phase] if known else plan.phases[-1]
+    lora, layout = plan.lora, plan.layout
+    for rank in plan.lower_ranks:
+        if rank.lora == task.lora:
+            lora, layout = rank.lora, rank.layout
     pairs: list[tuple[str, object, object]] = [
         ("base model", task.base.digest[:16], plan.base.digest[:16]),
         ("objective", task.objective, phase.objective if known else "no such phase"),
-        ("lora", task.lora, plan.lora),
+        ("lora", task.lora, lora),
         ("max_length", _max_length(task), plan.max_length),
-        ("layout", task.layout, plan.layout),
+        ("layout", task.layout, layout),
     ]
     if isinstance(task, TrainTask):
         training = task.training
         pairs += [
             ("codec", task.update_codec, plan.update_codec),
-            ("steps", training.steps, phase.local_steps),
+            ("steps", training.steps, _steps(phase, training.steps)),
             ("epochs", training.epochs, phase.local_epochs),
             ("batch_size", training.batch_size, phase.batch_size),
             ("clip_norm", task.clip_norm, plan.privacy.clip_norm if plan.privacy else None),
@@ -63,6 +67,14 @@ def _of_evaluation(plan: RunPlan, task: EvalTask) -> list[tuple[str, object, obj
         return [("evaluation", "asked for", "not")]
     limit = plan.evaluation.max_rows
     return [("number of rows", max(task.max_rows, limit), limit)]
+
+
+def _steps(phase: PlannedPhase, steps: int) -> object:
+    """Return the steps of a task that the plan allows: these, if they are within its limits."""
+    if phase.adaptive_steps is None:
+        return phase.local_steps
+    least, most = phase.adaptive_steps
+    return steps if least <= steps <= most else f"{least} to {most}"
 
 
 def _max_length(task: TrainTask | EvalTask) -> int:

@@ -109,6 +109,17 @@ def test_the_reported_norm_is_the_deltas(task_files: TaskFiles) -> None:
     assert l2_norm({"a": np.array([3.0]), "b": np.array([[4.0]])}) == 5.0
 
 
+def test_an_update_is_scaled_to_the_norm_of_its_task_over_all_tensors(
+    task_files: TaskFiles,
+) -> None:
+    whole, clipped = trained(task_files), trained(task_files, clip_norm=1e-3)
+    assert clipped.stats.delta_norm == pytest.approx(1e-3) == l2_norm(clipped.delta)
+    factor = 1e-3 / whole.stats.delta_norm
+    for name, change in clipped.delta.items():
+        np.testing.assert_allclose(change, factor * whole.delta[name], rtol=1e-5, atol=1e-12)
+    assert trained(task_files, clip_norm=1e3).stats.delta_norm == whole.stats.delta_norm
+
+
 def test_training_lowers_the_loss_on_the_clients_own_holdout(task_files: TaskFiles) -> None:
     stats = trained(task_files, steps=12, lr=2e-2).stats
     assert stats.loss_after < stats.loss_before

@@ -13,6 +13,8 @@ from pathlib import Path
 from safetensors.numpy import load
 
 from common.errors import DataError
+from common.protocol.adapter_form import is_frozen, lora_of_rank
+from common.protocol.tasks import LoraSpec
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from worker.incremental.inbox import schema
@@ -55,6 +57,13 @@ def load_client_model(state: Path, client_id: str) -> ClientModel:
             )
     if not rows:
         return ClientModel(model, adapter, local=False, revision=f"{model.run}.{model.version}")
-    version, tensors, batch = rows[0]
-    own = model.model_copy(update={"version": version})
-    return ClientModel(own, load(tensors), local=True, revision=f"{model.run}.{version}.{batch}")
+    version, data, batch = rows[0]
+    tensors = load(data)
+    own = model.model_copy(update={"version": version, "lora": _lora(model.lora, tensors)})
+    return ClientModel(own, tensors, local=True, revision=f"{model.run}.{version}.{batch}")
+
+
+def _lora(spec: LoraSpec | None, tensors: Tensors) -> LoraSpec | None:
+    """Return the settings of LoRA of a client's tensors, whose rank may be below the version's."""
+    ranks = {tensor.shape[0] for name, tensor in tensors.items() if is_frozen(name)}
+    return spec if spec is None or not ranks else lora_of_rank(spec, max(ranks))

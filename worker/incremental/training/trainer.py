@@ -133,7 +133,8 @@ class IncrementalTrainer:
             learned or store.items("settled", newest=RECENT_SETTLED), adapter, split=False
         )
         own = add_tensors(*local.parts.values()) or {}
-        moved = add_tensors(adapter, own) if own else None
+        # Factors of a version that was factorised anew have nothing in common with earlier ones.
+        moved = add_tensors(adapter, own) if own and not model.refactored else None
         if moved is not None and batch.new_sets:
             figures = compare(context.shadow, self._config, batch, adapter, moved, own)
             passes = gate.check(figures, self._config) is None
@@ -147,6 +148,8 @@ class IncrementalTrainer:
 
     def can_attach(self, context: ClientContext, unsent: Tensors) -> bool:
         """Return whether a task on the context's version may start with `unsent` on top of it."""
+        if context.model.refactored:
+            return False
         batch = self._builder(context).build(
             context.store.items("learned"), context.adapter, split=False
         )

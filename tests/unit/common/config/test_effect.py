@@ -94,6 +94,24 @@ def test_other_settings_without_effect_are_refused() -> None:
     assert "model.prompt" in refusal(classes).what
 
 
+@pytest.mark.parametrize(
+    ("limits", "phase", "words"),
+    [
+        ([9, 2], {"local_steps": 5}, "no range of steps"),
+        ([0, 9], {"local_steps": 5}, "no range of steps"),
+        ([2, 9], {"local_steps": 0, "local_epochs": 1}, "1 epochs"),
+        ([2, 9], {"local_steps": 10}, "outside of"),
+    ],
+)
+def test_adaptive_steps_need_a_range_around_the_local_steps(
+    limits: list[int], phase: dict[str, Any], words: str
+) -> None:
+    found = refusal({"schedule": {"adaptive_steps": limits}, "phase": [phase]})
+    assert "schedule.adaptive_steps" in found.what
+    assert words in found.what
+    check_effect(loader.parse({"schedule": {"adaptive_steps": [2, 9]}}, "test"))
+
+
 @pytest.mark.parametrize("model", [{"quantization": "nf4"}, {"dtype": "bfloat16"}])
 def test_weights_that_are_not_float32_need_lora(model: dict[str, Any]) -> None:
     (key,) = model

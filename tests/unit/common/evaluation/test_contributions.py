@@ -40,6 +40,13 @@ def test_a_client_with_two_updates_in_a_buffer_counts_once_with_their_sum() -> N
     assert running_contributions([twice]) == pytest.approx({"a": 1, "b": 1})
 
 
+def test_an_update_that_a_robust_rule_has_left_out_contributes_nothing() -> None:
+    dropped = update("b", weight=0.5, coefficient=0.5, left_out=True)
+    versions = [version(1, update("a", weight=0.5, coefficient=0.5), dropped)]
+    assert running_contributions(versions) == {"a": 1, "b": 0}
+    assert [row.share for row in contribution_rows(versions, OBJECTIVES, "train")] == [1, 0]
+
+
 def test_rows_say_who_contributed_how_much_to_what() -> None:
     versions = [commit(1, a=0.75, b=0.25), commit(2, phase=1, a=1.0)]
     a, b = contribution_rows(versions, OBJECTIVES, "cosine")

@@ -51,6 +51,19 @@ def test_the_coefficient_is_the_product_of_the_factors_that_the_part_names() -> 
         assert part.coefficient == pytest.approx(0.5 * product * part.update.clip)
 
 
+def test_with_adaptive_steps_a_long_update_counts_for_less_within_bounds() -> None:
+    """Both clients did not take part before, so that r is q̄ / qᵢ, between ½ and 2."""
+    plan = make_plan(
+        adaptive_steps=(2, 20), aggregation=AggregationConfig(contribution_mode="size")
+    )
+    first, second = buffer(0, 0, 0).buffer
+    for steps, factors in ((5, (1.5, 0.75)), (1, (2.0, 0.55))):
+        stats = first.stats.model_copy(update={"steps": steps})
+        state = CoordinatorState(buffer=(replace(first, stats=stats), second))  # of 10 steps
+        parts = compute_parts(plan, state)
+        assert [part.participation_factor for part in parts] == pytest.approx(factors)
+
+
 # scores that clients cannot inflate
 
 

@@ -11,6 +11,7 @@ from common.protocol.tasks import BaseRef, BlobRef, LoraSpec
 from common.protocol.versions import VersionSummary
 from coordinator.core.state import Client, EvaluationPlan, OpenEvaluation, OpenTask, Plan
 from coordinator.core.tasks import (
+    Candidate,
     TaskTemplate,
     evaluation_message,
     learning_rate,
@@ -102,6 +103,8 @@ def test_an_evaluation_names_its_version_and_the_objective_and_reference_of_its_
     # The end of the first phase is evaluated with that phase too.
     earlier = OpenEvaluation("e000002", "c0", 4, 0, 0.0, 60.0, candidate="t000001")
     candidate = BlobRef(sha256="c" * 64, nbytes=9)
-    sent = evaluation_message(plan, template, earlier, VERSIONS.__getitem__, candidate, 20, 1.0)
+    sent = evaluation_message(
+        plan, template, earlier, VERSIONS.__getitem__, Candidate("c1", candidate), 20, 1.0
+    )
     assert (sent.objective, sent.reference, sent.dpo) == ("sft", None, None)
     assert sent.candidate == candidate

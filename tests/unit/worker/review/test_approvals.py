@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
 from common.errors import RunError
+from common.protocol.run_plan import PlannedPrivacy
 from tests.support.run_plans import run_plan
 from worker.review.approvals import Approval, Approvals
+
+PRIVACY = PlannedPrivacy(clip_norm=0.5, noise_multiplier=4.0, delta=1e-5, max_versions=20)
+
+
+def test_an_approval_of_an_earlier_release_holds_for_a_plan_without_privacy() -> None:
+    later = {"privacy", "frozen_bytes", "lower_ranks", "run"}
+    fields = {name: value for name, value in run_plan().fields().items() if name not in later}
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    assert run_plan().digest == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_an_approval_holds_for_another_run_with_the_same_plan(tmp_path: Path) -> None:
@@ -16,7 +28,8 @@ def test_an_approval_holds_for_another_run_with_the_same_plan(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "changed", [{"update_codec": "fp32"}, {"contact": "Joe"}, {"evaluation": None}]
+    "changed",
+    [{"update_codec": "fp32"}, {"contact": "Joe"}, {"evaluation": None}, {"privacy": PRIVACY}],
 )
 def test_an_approval_does_not_hold_for_a_changed_plan(
     tmp_path: Path, changed: dict[str, object]

@@ -56,6 +56,14 @@ def test_tasks_of_the_plan_pass() -> None:
     check_planned(plan(), evaluation())
 
 
+def test_steps_by_speed_pass_within_the_limits_of_the_plan() -> None:
+    phase = plan().phases[0].model_copy(update={"adaptive_steps": (2, 20)})
+    adaptive = plan(phases=(phase,))
+    check_planned(adaptive, task(layout="cd" * 32, steps=20))
+    with pytest.raises(ConfigError, match="steps is 21, and in the plan 2 to 20"):
+        check_planned(adaptive, task(layout="cd" * 32, steps=21))
+
+
 @pytest.mark.parametrize(
     ("changed", "what"),
     [
@@ -68,6 +76,7 @@ def test_tasks_of_the_plan_pass() -> None:
         ({"steps": 500}, "steps is 500, and in the plan 2"),
         ({"lr": 1.0}, r"learning rate is 1\.0, and in the plan at most 0\.001"),
         ({"layout": "00" * 32}, "layout is 0000"),
+        ({"clip_norm": 2.0}, r"clip_norm is 2\.0, and in the plan None"),
     ],
 )
 def test_a_task_that_is_not_of_the_plan_is_refused(changed: dict[str, Any], what: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from common.errors import DataError
 from common.evaluation.metric_info import METRICS
 from common.evaluation.sums import mean_loss, metric_values
@@ -12,13 +10,6 @@ from common.protocol.tensors import Tensors
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.evaluator import HELDOUT, EvaluationRows, Evaluator, pick_evenly
 from learning.evaluation.row_scores import Scores
-
-
-class Heldout(Protocol):
-    """Measures versions."""
-
-    def measure(self, version: int, tensors: Tensors, phase: int) -> tuple[float, dict[str, float]]:
-        """Return the loss of a version, and further metrics by name."""
 
 
 class HeldoutRows:

@@ -1,0 +1,1 @@
+"""Persistent collections: a change returns a new collection that shares most of the old one."""

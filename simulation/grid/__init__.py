@@ -1,0 +1,1 @@
+"""Grids: the same run simulated with every combination of some settings, as one table."""
