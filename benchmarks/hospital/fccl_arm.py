@@ -6,6 +6,7 @@ import json
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -84,13 +85,14 @@ class FcclArm:
         self.scenario, self.directory = scenario, directory
         self._rows, self._base = rows, rows / "base"
         self.run_directory = directory / "runs" / NAME
+        self._began = 0.0
 
     def play(self, lr: float, seed: int, say: Callable[[str], None], schedule: str = "") -> Result:
         """Run the whole scenario; `schedule` is added to the section of that name."""
         settings = {"lr": lr, "seed": seed, "codec": "int8", "versions": 100000, "min_clients": 2}
         with self._running(settings, schedule) as (processes, network):
             lost = self.scenario.lost
-            result = play(self.scenario, network, lambda: processes.kill(lost), say)
+            result = play(self.scenario, network, self._began, lambda: processes.kill(lost), say)
             processes.stop("coordinator")
         return replace(result, versions=self._versions())
 
@@ -155,6 +157,7 @@ class FcclArm:
             processes.start(site.name, (*program, *options), environment, home)
         count = len(self.scenario.sites)
         wait_until(lambda: self._query("SELECT COUNT(*) FROM member") == count, "all sites", 300)
+        self._began = time.time()
         processes.run("operator", (*fccl, "resume"), own, here)
 
     def _write_config(

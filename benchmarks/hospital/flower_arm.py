@@ -67,8 +67,9 @@ class FlowerArm:
         """Run the whole scenario, from the tensors of version 0."""
         with self._running(strategy, start, ROUNDS, None) as (processes, network):
             lost = self.scenario.lost
-            names = (f"{lost}", f"{lost}-trainer")
-            result = play(self.scenario, network, lambda: processes.kill(*names), say)
+            names = (lost, f"{lost}-trainer")
+            began = self._versions()[0][0]
+            result = play(self.scenario, network, began, lambda: processes.kill(*names), say)
         return replace(result, versions=self._versions())
 
     def first_version(self, start: Tensors, seed: int) -> Tensors:

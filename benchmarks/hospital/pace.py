@@ -2,7 +2,8 @@
 
 `install` wraps `learning.training.loop.train`, which both systems call through
 `worker.trainer.Trainer`, so both train at the same pace. A step that took too long is made up for
-by the steps after it, so that the load of this machine matters little.
+by the steps after it, so that the load of this machine matters little. Each process trains with one
+thread, because all sites share this machine.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
+
+import torch
 
 from learning.training import loop
 from learning.training.loop import StepReport, TrainResult
@@ -22,6 +25,7 @@ def install(step_s: float) -> None:
     def paced(
         model: Any, objective: Any, examples: Any, training: Any, on_step: Any, **others: Any
     ) -> TrainResult:
+        torch.set_num_threads(1)
         return original(model, objective, examples, training, _wait_for(step_s, on_step), **others)
 
     setattr(loop, "train", paced)  # noqa: B010 - to a function of another signature

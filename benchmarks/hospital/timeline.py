@@ -36,13 +36,21 @@ class Result:
 
 
 def play(
-    scenario: Scenario, network: Network, lose: Callable[[], None], say: Callable[[str], None]
+    scenario: Scenario,
+    network: Network,
+    began: float,
+    lose: Callable[[], None],
+    say: Callable[[str], None],
 ) -> Result:
-    """Let the scenario happen from now on, and return when everything happened.
+    """Let the scenario happen, and return when everything happened.
 
-    `lose` kills the processes of the site that is lost.
+    Args:
+        scenario: The scenario.
+        network: The networks of the sites.
+        began: When the first tasks went out, in seconds since the epoch.
+        lose: Kills the processes of the site that is lost.
+        say: Called with a line for each event.
     """
-    began = time.time()
     loads: list[float] = []
 
     def wait(until_s: float) -> float:
