@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.hospital.fccl_arm import NAME
 from benchmarks.hospital.heldout import Heldout
 from benchmarks.hospital.scenario import Scenario
 from benchmarks.hospital.timeline import Result
@@ -53,7 +54,7 @@ def count_tasks(name: str, out: Path, scenario: Scenario) -> tuple[int, int]:
     log = logs / "run.log"
     if log.exists():
         return trained, sum(map(int, _COUNTED.findall(log.read_text(encoding="utf-8"))))
-    run = read_run(_run_directory(out / name))
+    run = read_run(out / name / "runs" / NAME)
     return trained, sum(len(version.updates) for version in run.versions)
 
 
@@ -75,7 +76,3 @@ def _read(file: Path) -> Tensors:
             return {name: found[name] for name in found.files}
     run: RecordedRun = read_run(file.parents[1])
     return run.tensors(int(file.name))
-
-
-def _run_directory(directory: Path) -> Path:
-    return next((directory / "runs").iterdir())

@@ -156,7 +156,7 @@ class FcclArm:
             options = ("--data", data, "--base", self._base, "--device", "cpu")
             processes.start(site.name, (*program, *options), environment, home)
         count = len(self.scenario.sites)
-        wait_until(lambda: self._query("SELECT COUNT(*) FROM member") == count, "all sites", 300)
+        wait_until(lambda: self._query("SELECT COUNT(*) FROM member") == count, "all sites")
         self._began = time.time()
         processes.run("operator", (*fccl, "resume"), own, here)
 

@@ -88,7 +88,7 @@ class Processes:
         self.kill(name)
 
 
-def wait_until(condition: Callable[[], bool], what: str, limit_s: float = 180.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, limit_s: float = 600.0) -> None:
     """Wait for a condition.
 
     Raises:

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.hospital import curves
 from benchmarks.hospital.curves import Point
+from benchmarks.hospital.fccl_arm import NAME
 from benchmarks.hospital.heldout import Heldout
 from benchmarks.hospital.scenario import Scenario
 from benchmarks.hospital.timeline import Result
@@ -32,7 +33,7 @@ COLOURS = {"fccl": "#2f6fb0", "fccl-rounds": "#7fb3de", "flower": "#c2452d",
 def write(scenario: Scenario, out: Path, losses: tuple[float, ...] = (0.6, 0.55, 0.5)) -> str:
     """Measure what is not measured yet, write hospital.png, and return the table."""
     names = [name for name in TITLES if (out / f"{name}.json").exists()]
-    run = read_run(out / "fccl" / "runs" / "hospital")
+    run = read_run(out / "fccl" / "runs" / NAME)
     compute = Compute(torch.device("cpu"), 1, False)
     heldout = Heldout(run, out / "rows" / "base", out / "rows" / "heldout.jsonl", compute)
     points = {name: curves.measure(name, out, scenario, heldout) for name in names}
