@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 from common.errors import RunError
 
@@ -67,17 +68,18 @@ class Processes:
     def log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
 
-    def alive(self, name: str) -> bool:
-        return self._started[name].poll() is None
-
     def kill(self, *names: str) -> None:
         """Kill processes with all that they have started, as a power failure would."""
         for name in names:
-            try:
-                os.killpg(self._started[name].pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            self._started[name].wait()
+            process = self._started[name]
+            children = []
+            with contextlib.suppress(psutil.NoSuchProcess):
+                children = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            process.wait()
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
 
     def stop(self, name: str) -> None:
         """Ask a process to end, and kill it if it does not."""
