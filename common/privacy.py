@@ -57,14 +57,14 @@ class PrivacySpending(Record):
         """Return one line for people, who have to see `NOT_COVERED` beside it."""
         if self.noise_multiplier == 0:
             return "none: updates are clipped, but noise_multiplier is 0"
-        after = f"after {_times(self.versions)} of the most exposed client"
+        exposed = f"most exposed client: {_times(self.versions)}"
         if not self.computed:
-            return f"ε is not computed here (pip install 'fccl[dp]'), {after}"
-        parts = [f"ε {_number(self.epsilon)} {after}"]
-        parts.append(f"{_number(self.epsilon_at_end)} at the end")
+            return f"ε is not computed here (pip install 'fccl[dp]'); {exposed}"
+        parts = [f"ε ≤ {_number(self.epsilon)} now, {_number(self.epsilon_at_end)} at the end"]
         if self.max_versions is not None:
-            parts.append(f"{_number(self.epsilon_at_cap)} at the cap of {self.max_versions}")
-        return f"{', '.join(parts)}; δ {self.delta:g}"
+            cap = _times(self.max_versions)
+            parts.append(f"{_number(self.epsilon_at_cap)} at the cap of {cap}")
+        return f"{', '.join(parts)}; δ {self.delta:g}; {exposed}"
 
 
 def spending_of(

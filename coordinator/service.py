@@ -438,7 +438,7 @@ class Service:
         self._state = after
         seconds = self._clock() - now
         self._metrics.on_step(before, after, actions, written.summaries, seconds)
-        in_use = versions_in_use(self._plan, after)
+        in_use = versions_in_use(self._plan, after) if written.summaries else set[int]()
         self._writer.clean_up(actions, upload, in_use | {u.base_version for u in after.buffer})
         if written.summaries:
             self._publisher.drop_adapters(in_use)

@@ -73,6 +73,10 @@ def find_base_model(ref: BaseRef, cache: Path, on_progress: ProgressCallback) ->
     """
     if (path := find_installed(ref.digest, cache)) is not None:
         return path
+    if ref.name.startswith("analytic:"):  # of `fccl simulate`
+        raise ModelError(
+            f"{ref.name} is an objective, not a model", "its figures are in simulation.jsonl"
+        )
     model = base.resolve(ref.name, ref.revision, cache, on_progress)
     if model.digest != ref.digest:
         raise ModelError(

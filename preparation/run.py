@@ -91,7 +91,7 @@ def prepare_run(
         prepared = prepare_heldout(config, find_model, clients, on_message)
     else:
         prepared = prepare_rows(config, find_model, Path(config.data.dir or clients), on_message)
-    _check_ranks(config, prepared.rows)
+    check_ranks(config, prepared.rows)
     if config.samples.prompts_file is not None:  # a mistake in it should not wait for a sampler
         read_prompts(Path(config.samples.prompts_file), config.samples.prompts, prepared.labels)
     model = prepared.model
@@ -186,12 +186,17 @@ def check_update(config: FederationConfig, adapter: Tensors) -> None:
         )
 
 
-def _check_ranks(config: FederationConfig, rows: Mapping[str, object]) -> None:
-    """Check that ranks are those of clients that exist, or that may join with an invited site."""
+def check_ranks(config: FederationConfig, rows: Mapping[str, object]) -> None:
+    """Check that ranks are those of clients that exist, or that may join with an invited site.
+
+    Raises:
+        ConfigError: A name is that of a client to which rows are dealt, but there is none.
+    """
     for client in config.model.ranks:
         if client not in rows and rows and _DEALT.fullmatch(client):
             raise ConfigError(
-                f"model.ranks names {client}, but the run's rows are dealt to {', '.join(rows)}",
+                f"model.ranks names {client}, but the run's rows are dealt to {len(rows)} other"
+                " clients",
                 "correct the name; clients of invited sites, SITE or SITE.NAME, may join later",
             )
 

@@ -6,6 +6,8 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, TabbedContent
 
+from common.config.config import PrivacyConfig
+from common.privacy import NOT_COVERED, spending_of
 from common.store.store import Store, connect
 from common.store.view import FederationView
 from tests.support.servers import Server
@@ -100,6 +102,19 @@ def test_the_overview_answers_its_questions_at_every_size(
         assert max(len(line) for line in screen_text(app).splitlines()) <= size[0]
 
     run_app(redis_server.url, run, script, size)
+
+
+def test_the_overview_shows_what_was_spent_of_the_clients_privacy(
+    redis_server: Server, run: str
+) -> None:
+    settings = PrivacyConfig(clip_norm=0.5, noise_multiplier=2.0, max_versions=8)
+    publish(connect(redis_server.url), run, privacy=spending_of(settings, 2, 30))
+
+    async def script(pilot: Pilot[None], app: MonitorApp) -> None:
+        for part in ("ε ≤ 2.94 now, 6.57 at the end", NOT_COVERED):
+            await wait_until(pilot, part, lambda part=part: part in screen_text(app))
+
+    run_app(redis_server.url, run, script, (80, 24))
 
 
 def test_clients_can_be_sorted_filtered_and_opened(redis_server: Server, run: str) -> None:

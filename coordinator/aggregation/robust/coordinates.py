@@ -32,11 +32,16 @@ def trimmed_mean(values: Sequence[Array], share: float) -> Array:
         share: β, below 0.5.
     """
     cut = trimmed_count(share, len(values))
-    ordered = np.sort(np.stack(values), axis=0)[cut : len(values) - cut]
-    mean: NDArray[np.float64] = ordered.mean(axis=0, dtype=np.float64)
-    return mean.astype(np.float32)
+    return _mean_of_ranks(values, cut)
 
 
 def coordinate_median(values: Sequence[Array]) -> Array:
     """Return the median of each number; of an even count, the mean of the two in the middle."""
-    return np.median(np.stack(values), axis=0).astype(np.float32)
+    return _mean_of_ranks(values, (len(values) - 1) // 2)
+
+
+def _mean_of_ranks(values: Sequence[Array], cut: int) -> Array:
+    """Return the mean of each number without its `cut` largest and smallest values."""
+    ordered = np.sort(np.stack(values), axis=0)[cut : len(values) - cut]
+    mean: NDArray[np.float64] = ordered.mean(axis=0, dtype=np.float64)
+    return mean.astype(np.float32)

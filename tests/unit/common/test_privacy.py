@@ -54,8 +54,8 @@ def test_spending_is_limited_by_the_plan_and_by_the_cap() -> None:
     assert early.epsilon == late.epsilon == pytest.approx(epsilon(2.0, 2, 1e-5))
     assert early.epsilon_at_cap == late.epsilon_at_end == late.epsilon_at_cap
     assert late.text() == (
-        "ε 2.94 after 2 versions of the most exposed client, 6.57 at the end, 6.57 at the cap of 8;"
-        " δ 1e-05"
+        "ε ≤ 2.94 now, 6.57 at the end, 6.57 at the cap of 8 versions; δ 1e-05;"
+        " most exposed client: 2 versions"
     )
 
 

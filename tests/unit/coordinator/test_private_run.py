@@ -127,7 +127,7 @@ def test_status_shows_what_was_spent_live_and_from_the_run_directory(
     console = Console(file=StringIO(), width=150)
     console.print(status_panel(live, 0.0))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "ε 2.94 after 2 versions" in shown and NOT_COVERED in shown
+    assert "ε ≤ 2.94 now, 2.94 at the end" in shown and NOT_COVERED in shown
     assert json.loads(json.dumps(live.fields()))["info"]["privacy"]["max_versions"] == 2
 
 

@@ -28,7 +28,7 @@ from preparation.data import (
     check_length,
     prepare_rows,
 )
-from preparation.run import check_update, create_prepared_run, prepare_run
+from preparation.run import check_ranks, check_update, create_prepared_run, prepare_run
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
 DPO = {"objective": "dpo"}
@@ -431,3 +431,13 @@ def test_a_run_whose_updates_cannot_travel_is_not_begun(tmp_path: Path, model: B
     with pytest.raises(ConfigError, match="site_mib"):
         create_prepared_run(plan, tmp_path / "cache", lambda *_: None, quiet)
     assert not plan.run.path.exists()
+
+
+def test_ranks_of_clients_that_are_not_there_are_refused_unless_they_may_join_later() -> None:
+    rows = {"client_0": {}, "client_1": {}}
+    ranked = config(model={"ranks": {"client_1": 4, "site-a": 8}})
+    check_ranks(ranked, rows)
+    typo = config(model={"ranks": {"client_7": 4}})
+    with pytest.raises(ConfigError, match="client_7, but the run's rows are dealt to 2 other"):
+        check_ranks(typo, rows)
+    check_ranks(typo, {})  # all rows are at the sites

@@ -51,6 +51,12 @@ def test_the_parts_of_a_lora_task() -> None:
     )
 
 
+def test_frozen_factors_a_have_neither_gradient_nor_moments() -> None:
+    found = estimate(MODEL, replace(WORK, frozen=True))
+    # B (out × 4) as before; A (4 × in) in the model and in the version.
+    assert found.adapter == 4 * 2 * (28 * (64 + 128) + 8 * (64 + 64))
+
+
 def test_formats_of_frozen_weights() -> None:
     outside = 64_000 + 2 * 64
     half = replace(WORK, weight_bytes=2)
