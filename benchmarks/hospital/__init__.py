@@ -1,0 +1,1 @@
+"""The hospital scenario: fccl against Flower, live; `python -m benchmarks.hospital --help`."""
