@@ -22,11 +22,10 @@ from common.config import loader
 from common.config.overrides import set_key
 from common.errors import FcclError
 from simulation.experiments import tasks
-from simulation.experiments.definitions import asynchrony, contributions, screens
+from simulation.experiments.definitions import asynchrony, contributions, quadratics, screens
 from simulation.experiments.document import write_results
 from simulation.experiments.experiment import Experiment
 from simulation.experiments.results import read_run
-from simulation.experiments.slow_clients import with_slow_clients
 from simulation.grid.cells import Cell, make_cells
 from simulation.grid.grid import Grid
 from simulation.grid.runner import CellResult, run_cells
@@ -34,7 +33,8 @@ from simulation.run import check_simulation
 
 EXPERIMENTS = {
     each.key: each
-    for each in (*asynchrony.EXPERIMENTS, *contributions.EXPERIMENTS, *screens.EXPERIMENTS)
+    for module in (asynchrony, contributions, screens, quadratics)
+    for each in module.EXPERIMENTS
 }
 
 
@@ -89,9 +89,6 @@ def cells_of(experiment: Experiment, data: Path, work: Path) -> list[Cell]:
     for seed in experiment.seeds:
         grid = Grid({"run.seed": (seed,)}, tuple(experiment.cases))
         found += make_cells(base, grid, work / experiment.key)
-    if experiment.slowest_label is not None:
-        folder = work / experiment.key
-        found = [with_slow_clients(each, experiment.slowest_label, folder) for each in found]
     for cell in found:
         check_simulation(cell.config)
     return found

@@ -86,7 +86,7 @@ def _loss_row(experiment: Experiment, summary: CaseSummary) -> dict[str, str]:
         "case": summary.case,
         "held-out loss": _text(summary.loss, 3),
         "accuracy": _text(summary.accuracy, 3),
-        "clients heard, of 20": _text(summary.clients, 0) if experiment.slowest_label else "",
+        "clients heard, of 20": _text(summary.clients, 0) if experiment.key == "a-skew" else "",
         "kept, % of the baseline's improvement": _text(percent, 0),
     }
 

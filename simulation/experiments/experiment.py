@@ -10,7 +10,7 @@ from simulation.grid.grid import Case
 
 Outcome = Literal["time", "loss"]
 """What is compared: virtual seconds to the target loss, or the held-out loss at the end."""
-Task = Literal["minilm", "smollm2"]
+Task = Literal["minilm", "smollm2", "analytic"]
 Part = Literal["report", "tune"]
 """Half of the rows: settings are chosen on one half, and figures are reported on the other."""
 
@@ -34,7 +34,6 @@ class Experiment:
         note: What a reader must know about the settings.
         steady_loss: Loss that the mean of three measurements in a row must reach; a single lucky
             version does not.
-        slowest_label: If set, the clients with the largest share of this label are the slow ones.
     """
 
     key: str
@@ -48,5 +47,4 @@ class Experiment:
     cases: Sequence[Case]
     seeds: Sequence[int] = FIVE
     note: str = ""
-    slowest_label: str | None = None
     steady_loss: float | None = None
