@@ -46,6 +46,10 @@ def main() -> None:
         experiment = replace(experiment, seeds=tuple(arguments.seeds))
     try:
         cells = cells_of(experiment, arguments.data, arguments.work)
+        if arguments.without:
+            cells = [cell for cell in cells if arguments.without not in cell.case]
+        if arguments.report:
+            cells = [cell for cell in cells if cell.finished() is not None]
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
@@ -75,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each [2]")
     parser.add_argument("--seeds", type=int, nargs="+", help="some of its seeds [all]")
+    parser.add_argument("--without", default="", help="leave out cases with this in their name")
+    parser.add_argument("--report", action="store_true", help="only write what is finished")
     parser.add_argument("--check", action="store_true", help="only check the settings of all runs")
     return parser
 

@@ -35,7 +35,10 @@ def _kept_text(page: Path) -> str:
 
 
 def _page(experiment: Experiment, summaries: Sequence[CaseSummary], found: str) -> str:
+    numbers = [summary.seeds for summary in summaries]
     seeds = ", ".join(map(str, experiment.seeds))
+    if numbers and min(numbers) < len(experiment.seeds):
+        seeds += f" (so far {min(numbers)} to {max(numbers)} of them, see the table)"
     parts = [
         f"# {experiment.key}: {experiment.title}",
         f"**Question.** {experiment.question}",
@@ -84,6 +87,7 @@ def _loss_row(experiment: Experiment, summary: CaseSummary) -> dict[str, str]:
     percent = None if kept is None else scaled(kept, 100)
     return {
         "case": summary.case,
+        "seeds": str(summary.seeds) if len(experiment.seeds) > 1 else "",
         "held-out loss": _text(summary.loss, 3),
         "accuracy": _text(summary.accuracy, 3),
         "clients heard, of 20": _text(summary.clients, 0) if experiment.key == "a-skew" else "",

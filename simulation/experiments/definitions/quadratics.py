@@ -112,8 +112,9 @@ EXPERIMENTS = (
         "What does each schedule make of the same 300 virtual seconds, when 8 of 20 clients are ten"
         " times slower, and each client has an optimum of its own?",
         "Over-selection and deadlines stay at the optimum of the fast clients. Waiting for all has"
-        " no bias, but few versions. Asynchronous runs lie between: they hear the slow clients, late"
-        " and discounted; without a discount, and with the cache of last updates, the bias is least.",
+        " no bias, but few versions. Asynchronous runs lie between: they hear the slow clients,"
+        " late and discounted; without a discount, and with the cache of last updates, the bias is"
+        " least.",
         [
             _schedule(
                 "sync, wait for all",
@@ -144,12 +145,9 @@ EXPERIMENTS = (
             Case(
                 "async, K = 10, cache of last updates",
                 {
-                    key: value
-                    for key, value in {
-                        **_schedule("", schedule__buffer_size=10).settings,
-                        "aggregation.contribution_mode": "uniform",
-                        "aggregation.cache_updates": True,
-                    }.items()
+                    **_schedule("", schedule__buffer_size=10).settings,
+                    "aggregation.contribution_mode": "uniform",
+                    "aggregation.cache_updates": True,
                 },
             ),
         ],
@@ -172,7 +170,7 @@ EXPERIMENTS = (
     _experiment(
         "e",
         "Scale and temperature of the scores",
-        "Which scale and temperature of the softmax is best, with honest clients of different size?",
+        "Which scale and temperature of the softmax is best, with honest clients of other sizes?",
         "Raw scores n/ℓ of hundreds give winner takes all, which is worse than the log scale; raw"
         " with a large temperature and log at T = 1 are similar.",
         [
@@ -190,10 +188,10 @@ EXPERIMENTS = (
         "Robust rules under attack",
         "What does each robust rule keep when 20 % of the clients flip the sign of their updates,"
         " send noise, or collude, and what does it cost when all are honest?",
-        "The norm clip alone bounds each attacker to about the weight of one honest client, so noise"
-        " is harmless and sign flips with threefold norm cost some progress. Multi-Krum, trimmed"
-        " mean and centred clipping stop all three attacks. Krum and median cost most with honest"
-        " clients, because they use one update's worth of information from skewed clients.",
+        "The norm clip alone bounds each attacker to about the weight of one honest client, so"
+        " noise is harmless and sign flips with threefold norm cost some progress. Multi-Krum,"
+        " trimmed mean and centred clipping stop all three attacks. Krum and median cost most with"
+        " honest clients, because they use one update's worth of information from skewed clients.",
         [_robust(rule, attack) for attack in _ATTACKS for rule in _ROBUST],
         "K = 10, 20 tasks in flight, uniform weights. Attackers send three times the norm of an"
         " honest update; the norm clip (1.5 × the running median) is on in all cases.",

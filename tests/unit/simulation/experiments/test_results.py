@@ -68,7 +68,7 @@ def test_a_table_of_losses_has_no_columns_of_times() -> None:
     experiment = replace(EXPERIMENT, outcome="loss")
     text = table(experiment, summarize(experiment, [make_run("slow", 0, 0.5, None)]))
 
-    assert text.splitlines()[-1] == "| slow | 0.500 | 100 |"
+    assert text.splitlines()[-1] == "| slow | 1 | 0.500 | 100 |"
 
 
 def test_a_single_lucky_version_is_not_steady() -> None:
