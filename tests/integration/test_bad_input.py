@@ -245,6 +245,7 @@ def test_labels_outside_the_declared_ones_are_counted_without_their_names(
 # Prepared rows
 
 
+@pytest.mark.slow
 def test_rows_are_prepared_once_and_a_second_time_leaves_them_as_they_are(
     place: Commands, tmp_path: Path
 ) -> None:

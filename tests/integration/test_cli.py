@@ -327,6 +327,7 @@ def counted(command: Command, kind: str) -> int:
     return len(re.findall(rf"^[\d:]{{8}} . {kind} ", command.out, re.MULTILINE))
 
 
+@pytest.mark.slow
 def test_a_malformed_row_is_named_by_file_and_line_and_the_rest_is_learned(
     place: Commands, tmp_path: Path, rows: Path
 ) -> None:

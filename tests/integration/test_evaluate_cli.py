@@ -105,6 +105,7 @@ def test_an_evaluation_is_shown_and_written_and_changes_nothing_else(
     assert state(run) == before
 
 
+@pytest.mark.slow
 def test_an_older_version_is_evaluated_and_json_is_all_that_is_printed(
     place: Commands, tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_an_older_version_is_evaluated_and_json_is_all_that_is_printed(
     assert (last["reward_accuracy"], last["reward_margin"]) == (0.5, 0.0)
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_shown_even_where_it_cannot_be_written(place: Commands) -> None:
     command = place.fork("evaluate", "runs/x", "--out", "f.toml/report", *QUICK)
     one_line(command, 7, "f.toml/report cannot be written")

@@ -37,6 +37,7 @@ def ask(port: int, token: str, method: str, path: str, body: str | None = None) 
         return json.loads(connection.getresponse().read())
 
 
+@pytest.mark.slow
 def test_posted_items_are_learned_while_training_continues(
     run: Federation, redis_server: Server
 ) -> None:
