@@ -58,16 +58,24 @@ def count_tasks(name: str, out: Path, scenario: Scenario) -> tuple[int, int]:
     return trained, sum(len(version.updates) for version in run.versions)
 
 
-def longest_pause(points: list[Point], start_s: float, end_s: float) -> float:
-    """Return the longest time without a new version that overlaps a span of time."""
+def longest_pause(points: list[Point], start_s: float, end_s: float, last_s: float) -> float:
+    """Return the longest time without a new version that reaches into a span of time.
+
+    What lies before the span does not count; what lies after it does, up to `last_s`.
+    """
     times = [point.at_s for point in points]
-    spans = zip(times, [*times[1:], end_s], strict=True)
-    return max((b - a for a, b in spans if b > start_s and a < end_s), default=0.0)
+    spans = zip(times, [*times[1:], last_s], strict=True)
+    return max((b - max(a, start_s) for a, b in spans if b > start_s and a < end_s), default=0.0)
 
 
 def time_to(points: list[Point], loss: float) -> float | None:
     """Return when the first version has this loss; None if there is none."""
     return next((point.at_s for point in points if point.loss <= loss), None)
+
+
+def time_to_accuracy(points: list[Point], accuracy: float) -> float | None:
+    """Return when the first version has this accuracy; None if there is none."""
+    return next((point.at_s for point in points if point.accuracy >= accuracy), None)
 
 
 def _read(file: Path) -> Tensors:
