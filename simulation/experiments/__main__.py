@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("key", choices=EXPERIMENTS, metavar="KEY")
-    parser.add_argument("--data", type=Path, required=True, help="directory of the rows")
+    parser.add_argument("--data", type=Path, default=Path(), help="directory of the rows")
     parser.add_argument("--work", type=Path, default=Path("runs/experiments"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each [2]")

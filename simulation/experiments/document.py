@@ -39,13 +39,16 @@ def _page(experiment: Experiment, summaries: Sequence[CaseSummary], found: str) 
     seeds = ", ".join(map(str, experiment.seeds))
     if numbers and min(numbers) < len(experiment.seeds):
         seeds += f" (so far {min(numbers)} to {max(numbers)} of them, see the table)"
+    analytic = experiment.task == "analytic"
+    rows = "" if analytic else f"Rows: the {experiment.part} half. "
+    data = "" if analytic else " --data DIR"
     parts = [
         f"# {experiment.key}: {experiment.title}",
         f"**Question.** {experiment.question}",
         f"**Expected**, written before the runs. {experiment.expected}",
-        f"**Settings.** {experiment.note} Rows: the {experiment.part} half. Seeds: {seeds}."
+        f"**Settings.** {experiment.note} {rows}Seeds: {seeds}."
         " Brackets: 95 % interval of the mean over seeds (Student's t).".replace("  ", " "),
-        f"**Command.** `python -m simulation.experiments {experiment.key} --data DIR`",
+        f"**Command.** `python -m simulation.experiments {experiment.key}{data}`",
         table(experiment, summaries),
         f"![{experiment.title}]({experiment.key}.png)",
         f"All runs: [{experiment.key}.csv]({experiment.key}.csv).",
