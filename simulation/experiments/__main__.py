@@ -10,18 +10,19 @@ A run that is interrupted continues with the runs that are not finished. DIR hol
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cli.signals import handle_signals
 from common.config import loader
 from common.config.overrides import set_key
 from common.errors import FcclError
 from simulation.experiments import tasks
-from simulation.experiments.definitions import asynchrony, contributions, screens
+from simulation.experiments.definitions import asynchrony, contributions, quadratics, screens
 from simulation.experiments.document import write_results
 from simulation.experiments.experiment import Experiment
 from simulation.experiments.results import read_run
@@ -32,7 +33,8 @@ from simulation.run import check_simulation
 
 EXPERIMENTS = {
     each.key: each
-    for each in (*asynchrony.EXPERIMENTS, *contributions.EXPERIMENTS, *screens.EXPERIMENTS)
+    for module in (asynchrony, contributions, screens, quadratics)
+    for each in module.EXPERIMENTS
 }
 
 
@@ -40,15 +42,22 @@ def main() -> None:
     """Run one experiment."""
     arguments = _parser().parse_args()
     experiment = EXPERIMENTS[arguments.key]
+    if arguments.seeds:
+        experiment = replace(experiment, seeds=tuple(arguments.seeds))
     try:
         cells = cells_of(experiment, arguments.data, arguments.work)
+        if arguments.without:
+            cells = [cell for cell in cells if arguments.without not in cell.case]
+        if arguments.report:
+            cells = [cell for cell in cells if cell.finished() is not None]
         stop = threading.Event()
-        handle_signals([stop])
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
         results = [] if arguments.check else _run(cells, arguments.jobs, stop)
     except FcclError as error:
         sys.exit(str(error))
     failed = [result for result in results if result.error]
-    runs = [run for result in results if (run := read_run(result))]
+    runs = [run for result in results if (run := read_run(result, experiment.steady_loss))]
     if runs:
         write_results(experiment, runs, arguments.out)
     sys.exit(f"{len(failed)} runs failed" if failed else 0)
@@ -65,10 +74,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("key", choices=EXPERIMENTS, metavar="KEY")
-    parser.add_argument("--data", type=Path, required=True, help="directory of the rows")
+    parser.add_argument("--data", type=Path, default=Path(), help="directory of the rows")
     parser.add_argument("--work", type=Path, default=Path("runs/experiments"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each [2]")
+    parser.add_argument("--seeds", type=int, nargs="+", help="some of its seeds [all]")
+    parser.add_argument("--without", default="", help="leave out cases with this in their name")
+    parser.add_argument("--report", action="store_true", help="only write what is finished")
     parser.add_argument("--check", action="store_true", help="only check the settings of all runs")
     return parser
 

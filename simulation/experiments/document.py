@@ -35,14 +35,20 @@ def _kept_text(page: Path) -> str:
 
 
 def _page(experiment: Experiment, summaries: Sequence[CaseSummary], found: str) -> str:
+    numbers = [summary.seeds for summary in summaries]
     seeds = ", ".join(map(str, experiment.seeds))
+    if numbers and min(numbers) < len(experiment.seeds):
+        seeds += f" (so far {min(numbers)} to {max(numbers)} of them, see the table)"
+    analytic = experiment.task == "analytic"
+    rows = "" if analytic else f"Rows: the {experiment.part} half. "
+    data = "" if analytic else " --data DIR"
     parts = [
         f"# {experiment.key}: {experiment.title}",
         f"**Question.** {experiment.question}",
         f"**Expected**, written before the runs. {experiment.expected}",
-        f"**Settings.** {experiment.note} Rows: the {experiment.part} half. Seeds: {seeds}."
+        f"**Settings.** {experiment.note} {rows}Seeds: {seeds}."
         " Brackets: 95 % interval of the mean over seeds (Student's t).".replace("  ", " "),
-        f"**Command.** `python -m simulation.experiments {experiment.key} --data DIR`",
+        f"**Command.** `python -m simulation.experiments {experiment.key}{data}`",
         table(experiment, summaries),
         f"![{experiment.title}]({experiment.key}.png)",
         f"All runs: [{experiment.key}.csv]({experiment.key}.csv).",
@@ -53,7 +59,10 @@ def _page(experiment: Experiment, summaries: Sequence[CaseSummary], found: str) 
 
 def table(experiment: Experiment, summaries: Sequence[CaseSummary]) -> str:
     """Return the table of an experiment in Markdown."""
-    rows = [_time_row(s) if experiment.outcome == "time" else _loss_row(s) for s in summaries]
+    rows = [
+        _time_row(s) if experiment.outcome == "time" else _loss_row(experiment, s)
+        for s in summaries
+    ]
     if not rows:
         return "No run is finished."
     columns = [key for key in rows[0] if any(row[key] for row in rows)]
@@ -68,18 +77,23 @@ def _time_row(summary: CaseSummary) -> dict[str, str]:
         "reached": f"{summary.reached} of {summary.seeds}",
         "virtual seconds to the target": _text(summary.target_s, 0),
         "times as fast as the baseline": _text(summary.speedup, 2),
+        "seconds to the steady loss": _text(summary.steady_s, 0),
+        "times as fast": _text(summary.steady_speedup, 2),
         "updates to the target": _text(summary.target_updates, 0),
         "tasks per update": f"{summary.tasks_per_update:.2f}",
+        "clients heard, of 20": _text(summary.clients, 1),
     }
 
 
-def _loss_row(summary: CaseSummary) -> dict[str, str]:
+def _loss_row(experiment: Experiment, summary: CaseSummary) -> dict[str, str]:
     kept = summary.kept
     percent = None if kept is None else scaled(kept, 100)
     return {
         "case": summary.case,
+        "seeds": str(summary.seeds) if len(experiment.seeds) > 1 else "",
         "held-out loss": _text(summary.loss, 3),
         "accuracy": _text(summary.accuracy, 3),
+        "clients heard, of 20": _text(summary.clients, 0) if experiment.key == "a-skew" else "",
         "kept, % of the baseline's improvement": _text(percent, 0),
     }
 

@@ -10,7 +10,7 @@ from simulation.grid.grid import Case
 
 Outcome = Literal["time", "loss"]
 """What is compared: virtual seconds to the target loss, or the held-out loss at the end."""
-Task = Literal["minilm", "smollm2"]
+Task = Literal["minilm", "smollm2", "analytic"]
 Part = Literal["report", "tune"]
 """Half of the rows: settings are chosen on one half, and figures are reported on the other."""
 
@@ -32,6 +32,8 @@ class Experiment:
         baseline: Name of the case with which the others are compared.
         cases: What differs from the task's settings.
         note: What a reader must know about the settings.
+        steady_loss: Loss that the mean of three measurements in a row must reach; a single lucky
+            version does not.
     """
 
     key: str
@@ -45,3 +47,4 @@ class Experiment:
     cases: Sequence[Case]
     seeds: Sequence[int] = FIVE
     note: str = ""
+    steady_loss: float | None = None

@@ -8,13 +8,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from common.files import read_jsonl
 from simulation.experiments.experiment import Experiment
 from simulation.experiments.statistics import Estimate, estimate, estimate_ratio
 from simulation.grid.runner import CellResult
 from simulation.records import Measurement, read_measurements
 
-_LAST = 3
-"""Number of measurements whose mean is the loss at the end."""
+CLIENT_METRICS = "client_metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class Figures:
 
     Attributes:
         start_loss: Held-out loss of version 0.
-        loss, accuracy: Means of the last measurements; accuracy only where there is one.
+        loss, accuracy: Of the last version; accuracy only where there is one.
         target_s, target_updates: Virtual time and updates until the target; None if it was not
             reached.
+        steady_s: Virtual seconds until the mean of three measurements is at `steady_loss`.
         seconds: Virtual time of the whole run.
         tasks: Tasks that were issued, those whose answer was not used included.
+        clients: Clients of which an update was accepted.
     """
 
     case: str
@@ -37,10 +39,12 @@ class Figures:
     accuracy: float | None
     target_s: float | None
     target_updates: int | None
+    steady_s: float | None
     seconds: float
     versions: int
     updates: int
     tasks: int
+    clients: int
     mb_up: float
     wall_s: float
 
@@ -60,32 +64,43 @@ class Run:
     measurements: Sequence[Measurement]
 
 
-def read_run(result: CellResult) -> Run | None:
+def read_run(result: CellResult, steady_loss: float | None = None) -> Run | None:
     """Return a finished cell's run; None if it failed."""
     summary = result.summary
     if summary is None:
         return None
     directory: Path = result.cell.config.run.path
     measured = read_measurements(directory)
-    last = measured[-_LAST:]
+    last = measured[-1]
     reached = next((m for m in measured if m.seconds == summary.target_s), None)
-    accuracies = [m.metrics["accuracy"] for m in last if "accuracy" in m.metrics]
     figures = Figures(
         case=result.cell.case,
         seed=summary.seed,
         start_loss=measured[0].loss,
-        loss=fmean(m.loss for m in last),
-        accuracy=fmean(accuracies) if accuracies else None,
+        loss=last.loss,
+        accuracy=last.metrics.get("accuracy"),
         target_s=summary.target_s,
         target_updates=reached.updates if reached else None,
+        steady_s=steady_seconds(measured, steady_loss),
         seconds=summary.seconds,
         versions=summary.versions,
         updates=summary.updates,
         tasks=summary.tasks,
+        clients=len({line["client_id"] for line in read_jsonl(directory / CLIENT_METRICS)}),
         mb_up=summary.bytes_up / 1e6,
         wall_s=summary.wall_s,
     )
     return Run(figures, measured)
+
+
+def steady_seconds(measured: Sequence[Measurement], loss: float | None) -> float | None:
+    """Return when the mean of three measurements in a row was at a loss; None if it never was."""
+    if loss is None:
+        return None
+    for last in range(2, len(measured)):
+        if fmean(m.loss for m in measured[last - 2 : last + 1]) <= loss:
+            return measured[last].seconds
+    return None
 
 
 @dataclass(frozen=True)
@@ -93,9 +108,10 @@ class CaseSummary:
     """Figures of one case over its seeds; None where there are none.
 
     Attributes:
-        speedup: Time of the baseline over the case's, paired by seed.
+        speedup, steady_speedup: Time of the baseline over the case's, paired by seed.
         kept: Drop of the loss over the baseline's drop, paired by seed.
         tasks_per_update: Tasks issued for each update that was accepted.
+        clients: Clients of which an update was accepted.
     """
 
     case: str
@@ -104,10 +120,13 @@ class CaseSummary:
     target_s: Estimate | None
     target_updates: Estimate | None
     speedup: Estimate | None
+    steady_s: Estimate | None
+    steady_speedup: Estimate | None
     loss: Estimate | None
     accuracy: Estimate | None
     kept: Estimate | None
     tasks_per_update: float
+    clients: Estimate | None
 
 
 def summarize(experiment: Experiment, runs: Sequence[Run]) -> list[CaseSummary]:
@@ -131,9 +150,14 @@ def _summary(name: str, own: Sequence[Figures], baseline: dict[int, Figures]) ->
         speedup=estimate_ratio(
             [b.target_s / a.target_s for a, b in pairs if a.target_s and b.target_s]
         ),
+        steady_s=estimate([each.steady_s for each in own if each.steady_s is not None]),
+        steady_speedup=estimate_ratio(
+            [b.steady_s / a.steady_s for a, b in pairs if a.steady_s and b.steady_s]
+        ),
         loss=estimate([each.loss for each in own]),
         accuracy=estimate([each.accuracy for each in own if each.accuracy is not None]),
         kept=estimate([_drop(a) / _drop(b) for a, b in pairs if _drop(b) > 0]),
+        clients=estimate([float(each.clients) for each in own]),
         tasks_per_update=sum(f.tasks for f in own) / max(1, sum(f.updates for f in own)),
     )
 

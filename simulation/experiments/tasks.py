@@ -3,6 +3,8 @@
     minilm   all-MiniLM-L6-v2 classifies sentences of movie reviews (SST-2). LoRA on its uppermost
              layer and its pooler, and a head; the frozen layers below are computed in advance.
     smollm2  SmolLM2-135M-Instruct learns instructions; LoRA on its two uppermost layers.
+    analytic A quadratic for each client, with an optimum of its own: no model and no rows. The
+             loss is F(x) − F(x*), which is 0 at best.
 
 The rows are dealt into two halves by their order: `tune` and `report`.
 """
@@ -57,6 +59,13 @@ _MINILM_PHASE: Mapping[str, Any] = {
     "lr": 2e-3,
     "lr_schedule": "constant",
 }
+_ANALYTIC: Mapping[str, Any] = {
+    "simulation.objective": "analytic",
+    "simulation.dimension": 50,
+    "simulation.heterogeneity": 1.0,
+    "simulation.noise": 1.0,
+}
+_ANALYTIC_PHASE: Mapping[str, Any] = {"local_steps": 5, "lr": 0.1, "lr_schedule": "constant"}
 _SMOLLM2_LAYERS = (28, 29)
 _SMOLLM2: Mapping[str, Any] = {
     "model.name": "offline:smollm2-135m",
@@ -73,7 +82,6 @@ _SMOLLM2: Mapping[str, Any] = {
     "model.max_length": 96,
     "data.partition": "topic",
     "data.heldout": 0.15,
-    "simulation.autocast": True,
     "simulation.measure_rows": 48,
 }
 _SMOLLM2_PHASE: Mapping[str, Any] = {
@@ -95,6 +103,8 @@ def settings(task: Task, part: Part, versions: int, data: Path, work: Path) -> d
     Raises:
         DataError: A file or the package with MiniLM is missing.
     """
+    if task == "analytic":
+        return {**_COMMON, **_ANALYTIC, "phase": [{**_ANALYTIC_PHASE, "versions": versions}]}
     if task == "minilm":
         base, rows = prepare_minilm(data, work)
         place = {"model.name": str(base), "data.cls": str(rows[part])}

@@ -15,6 +15,10 @@ UPDATES = 320
 TARGET = {"minilm": 0.48, "smollm2": 1.9}
 """Held-out loss in nats, chosen on the tuning half: well above the plateau, below half-way."""
 
+STEADY = 0.55
+"""Loss of MiniLM that the mean of three measurements must reach; added after the first runs,
+because a single version of a noisy schedule (K = 1) may be at the target by luck."""
+
 
 def asynchronous(name: str, buffer: int, updates: int = UPDATES, **settings: Any) -> Case:
     """Return a case in which a client gets a task as soon as there is room."""
@@ -80,6 +84,8 @@ TUNE = Experiment(
             synchronous("sync, wait for all"),
             synchronous("sync, deadline 10 s", schedule__quorum=5, schedule__round_deadline_s=10.0),
             synchronous("sync, deadline 20 s", schedule__quorum=5, schedule__round_deadline_s=20.0),
+            synchronous("sync, deadline 7 s", schedule__quorum=5, schedule__round_deadline_s=7.0),
+            synchronous("sync, deadline 5 s", schedule__quorum=5, schedule__round_deadline_s=5.0),
             synchronous("sync, over-selection 7 of 10", 7),
             synchronous("sync, over-selection 5 of 10", 5),
             asynchronous("async, K = 5", 5),
@@ -104,13 +110,14 @@ REPORT = Experiment(
     " that, so against them the factor is smaller, perhaps 1.5 to 2: they throw away work that is"
     " nearly done, but their updates are never stale. FedAsync (K = 1) is noisier than K = 5.",
     baseline="sync, wait for all",
+    steady_loss=STEADY,
     cases=_with_target(
         [
             synchronous("sync, wait for all"),
             synchronous("sync, deadline 10 s", schedule__quorum=5, schedule__round_deadline_s=10.0),
-            synchronous("sync, over-selection 7 of 10", 7),
+            synchronous("sync, over-selection 5 of 10", 5),
             asynchronous("async, K = 5", 5),
-            asynchronous("async, K = 3", 3),
+            asynchronous("async, K = 2", 2),
             asynchronous("async, K = 1", 1),
         ],
         TARGET["minilm"],
@@ -131,12 +138,12 @@ SMOLLM2 = Experiment(
     cases=_with_target(
         [
             synchronous("sync, wait for all", updates=SMOLLM2_UPDATES),
-            synchronous("sync, over-selection 7 of 10", 7, SMOLLM2_UPDATES),
+            synchronous("sync, over-selection 5 of 10", 5, SMOLLM2_UPDATES),
             asynchronous("async, K = 5", 5, SMOLLM2_UPDATES),
         ],
         TARGET["smollm2"],
     ),
     note="SmolLM2-135M-Instruct, LoRA r = 8 on its two uppermost layers, instruction tuning on"
-    " machine-written instructions; 3 local steps of batch 4; bfloat16 autocast.",
+    " machine-written instructions; 3 local steps of batch 4.",
 )
 EXPERIMENTS = (TUNE, REPORT, SMOLLM2)

@@ -8,12 +8,14 @@ from typing import Any
 from simulation.experiments.experiment import Experiment
 from simulation.grid.grid import Case
 
-UPDATES = 120
+UPDATES = 100
 BUFFER = 5
 BUDGET: Mapping[str, Any] = {
     "schedule.buffer_size": BUFFER,
     "phase.0.versions": UPDATES // BUFFER,
-    "simulation.measure_every": 4,
+    "phase.0.lr": 3e-3,
+    "phase.0.lr_schedule": "cosine",
+    "simulation.measure_every": 5,
 }
 NOISY: Mapping[str, Any] = {"simulation.faulty": 0.3, "simulation.faults": ["labels-swapped"]}
 LYING: Mapping[str, Any] = {
@@ -21,7 +23,6 @@ LYING: Mapping[str, Any] = {
     "simulation.faults": ["labels-swapped", "lie-loss"],
 }
 SOURCES = ("train", "holdout", "server", "cosine", "federated")
-_FAULTS = {"noisy": NOISY, "lying": LYING}
 
 
 def weighting(name: str) -> Mapping[str, Any]:
@@ -43,10 +44,13 @@ _CLEAN_CASES = [
     Case(CLEAN, {**BUDGET, **weighting("size")}),
     Case("FCCL, train, all honest", {**BUDGET, **weighting("train")}),
 ]
-_FAULTY_CASES = [
-    Case(f"{_title(name)}, 30 % {fault}", {**BUDGET, **faults, **weighting(name)})
-    for fault, faults in _FAULTS.items()
+_NOISY_CASES = [
+    Case(f"{_title(name)}, 30 % noisy", {**BUDGET, **NOISY, **weighting(name)})
     for name in ("size", "uniform", *SOURCES)
+]
+_LYING_CASES = [
+    Case(f"{_title(name)}, 30 % lying", {**BUDGET, **LYING, **weighting(name)})
+    for name in ("train", "holdout")
 ]
 EXPERIMENTS = (
     Experiment(
@@ -63,10 +67,12 @@ EXPERIMENTS = (
         " Against liars they are worse than FedAvg. The sources that clients cannot inflate"
         " (server, federated, cosine) keep most; server keeps at least 95 %.",
         baseline=CLEAN,
-        cases=[*_CLEAN_CASES, *_FAULTY_CASES],
-        note="Asynchronous, K = 5 of 10 tasks in flight, 120 updates, the same 20 clients as in"
+        cases=[*_CLEAN_CASES, *_NOISY_CASES, *_LYING_CASES],
+        note="Asynchronous, K = 5 of 10 tasks in flight, 100 updates, the same 20 clients as in"
         " experiment a; 6 of them are faulty. FCCL has its defaults (mode combined, log scale,"
-        " T = 1, floor 0.1). Loss: mean of the last three measurements. *Kept* is the drop of the"
-        " held-out loss, over the drop of FedAvg with honest clients in the same federation.",
+        " T = 1, floor 0.1). Only the sources train and holdout read a loss that clients claim: for"
+        " all other weights a lying client is a noisy one. The learning rate falls from 3e-3 to"
+        " 3e-4 (cosine). *Kept* is the drop of the held-out loss, over the drop of FedAvg with"
+        " honest clients in the same federation.",
     ),
 )
