@@ -8,6 +8,7 @@ says what happens to them and when. One arm runs after the other, each for the s
 
     fccl             a coordinator and seven invited sites over RabbitMQ and Redis, asynchronous
     fccl-rounds      the same, but in rounds, with a quorum and a deadline
+    fccl-unclipped   asynchronous, without the limit on the norm of updates
     flower           FedAvg in Flower's deployment mode; rounds of all seven sites
     flower-tolerant  the same; rounds begin with four sites and end after a time-out
 
@@ -38,7 +39,8 @@ from benchmarks.hospital.scenario import FULL, Scenario
 from benchmarks.hospital.timeline import Result
 from common.run_directory.recorded_run import read_run
 
-FCCL, ROUNDS, FLOWER, TOLERANT = "fccl", "fccl-rounds", "flower", "flower-tolerant"
+FCCL, ROUNDS, UNCLIPPED = "fccl", "fccl-rounds", "fccl-unclipped"
+FLOWER, TOLERANT = "flower", "flower-tolerant"
 QUORUM = 4
 DEADLINE_S = 480.0
 """Longest round of the arms that go on without the missing sites, before it is scaled.
@@ -126,7 +128,7 @@ class Benchmark:
         say = _speaker(name)
         say("starts")
         directory = self._fresh(name)
-        if name in (FCCL, ROUNDS):
+        if name in (FCCL, ROUNDS, UNCLIPPED):
             result = self._fccl(name, directory, say)
         else:
             run = FcclArm(self.scenario, self._out / FCCL, self._out / "rows").run_directory
@@ -140,6 +142,8 @@ class Benchmark:
         if name == ROUNDS:
             deadline = self.scenario.scaled(DEADLINE_S)
             schedule = f'reissue = "commit"\nquorum = {QUORUM}\nround_deadline_s = {deadline}'
+        if name == UNCLIPPED:
+            schedule = "[aggregation]\nclip = 1000.0"
         arm = FcclArm(self.scenario, directory, self._out / "rows")
         return arm.play(self._lr, self._seed, say, schedule)
 

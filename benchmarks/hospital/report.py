@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 TITLES = {
     "fccl": "fccl",
     "fccl-rounds": "fccl in rounds",
+    "fccl-unclipped": "fccl without norm clip",
     "flower": "Flower, all sites",
     "flower-tolerant": "Flower, tolerant",
 }
-COLOURS = {"fccl": "#2f6fb0", "fccl-rounds": "#7fb3de", "flower": "#c2452d",
+COLOURS = {"fccl": "#2f6fb0", "fccl-rounds": "#7fb3de",
+    "fccl-unclipped": "#3a9e5f", "flower": "#c2452d",
            "flower-tolerant": "#e08a3c"}  # fmt: skip
 
 
