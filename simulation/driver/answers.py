@@ -84,9 +84,7 @@ class Answers:
             return self._arrived(client, task, trained, times)
         except (ModelError, DataError, ValueError) as error:
             what = error.what if isinstance(error, ModelError | DataError) else str(error)
-            return TaskRefused(
-                task.task_id, task.attempt, task.client_id, client.name, what[:MAX_REASON]
-            )
+            return _refusal(client, task, what)
 
     def _arrived(
         self, client: VirtualClient, task: TrainTask, trained: Trained, times: VirtualTimes
@@ -146,9 +144,7 @@ class Answers:
         try:
             version, candidate = self._work.evaluate(task, self._fetch)
         except (ModelError, DataError) as error:
-            return TaskRefused(
-                task.task_id, task.attempt, task.client_id, client.name, error.what[:MAX_REASON]
-            )
+            return _refusal(client, task, error.what)
         result = EvalResult(
             task_id=task.task_id,
             attempt=task.attempt,
@@ -161,3 +157,7 @@ class Answers:
             nbytes=task.adapter.nbytes + (task.candidate.nbytes if task.candidate else 0),
         )
         return EvaluationArrived(result, client.name)
+
+
+def _refusal(client: VirtualClient, task: TrainTask | EvalTask, reason: str) -> TaskRefused:
+    return TaskRefused(task.task_id, task.attempt, task.client_id, client.name, reason[:MAX_REASON])

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import fakeredis
 import numpy as np
+import pytest
 import redis
 
 from broker.chunks import split_update
@@ -64,6 +66,24 @@ EXAMPLE_TASK = json.dumps(
 
 class Crash(Exception):
     """End of a coordinator's process; nothing catches it."""
+
+
+def crash_at(
+    monkeypatch: pytest.MonkeyPatch, where: object, name: str, *, after: bool, calls: Set[int]
+) -> None:
+    """Let some calls of a function, counted from 0, crash before or after their effect."""
+    original, numbers = getattr(where, name), count()
+
+    def crashing(*args: Any, **kwargs: Any) -> Any:
+        crash = next(numbers) in calls
+        if crash and not after:
+            raise Crash
+        result = original(*args, **kwargs)
+        if crash:
+            raise Crash
+        return result
+
+    monkeypatch.setattr(where, name, crashing)
 
 
 def make_config(

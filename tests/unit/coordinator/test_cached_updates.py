@@ -14,7 +14,7 @@ from coordinator.storage.journal import Journal
 from coordinator.storage.kept_updates import KeptUpdates
 from evaluation.verification.verify import verify
 from tests.support.coordinator_records import START
-from tests.support.polled_federation import Crash, PolledFederation, delta
+from tests.support.polled_federation import PolledFederation, crash_at, delta
 from tests.support.witnessed_runs import WitnessedRun
 
 CACHE = {"aggregation": {"cache_updates": True, "clip": 100.0}, "versions": (4,)}
@@ -84,18 +84,7 @@ def test_the_cache_survives_crashes(
     frames = dict[str, bytes]()
     answer = federation.answer
     federation.answer = lambda task: frames.setdefault(codec.digest(task), answer(task))
-    original, calls = getattr(kind, method), iter(range(10**6))
-
-    def crashing(*args: Any, **kwargs: Any) -> Any:
-        crash = next(calls) in {1, 3, 4, 9}
-        if crash and not after:
-            raise Crash
-        result = original(*args, **kwargs)
-        if crash:
-            raise Crash
-        return result
-
-    monkeypatch.setattr(kind, method, crashing)
+    crash_at(monkeypatch, kind, method, after=after, calls={1, 3, 4, 9})
     outcome, crashes = federation.serve_through_crashes()
     monkeypatch.undo()
     assert outcome.complete and crashes >= 2

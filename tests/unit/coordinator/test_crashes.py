@@ -24,6 +24,7 @@ from tests.support.polled_federation import (
     PolledFederation,
     check_complete,
     check_versions,
+    crash_at,
 )
 
 POINTS: dict[str, tuple[object, str, bool]] = {
@@ -62,18 +63,7 @@ def test_a_run_survives_crashes_at_every_point(
 ) -> None:
     kind, method, after = POINTS[point]
     federation = PolledFederation(tmp_path, keep_updates=method != "drop")
-    original, calls = getattr(kind, method), iter(range(10**6))
-
-    def crashing(*args: Any, **kwargs: Any) -> Any:
-        crash = next(calls) in {0, 1, 3, 6, 10, 15}
-        if crash and not after:
-            raise Crash
-        result = original(*args, **kwargs)
-        if crash:
-            raise Crash
-        return result
-
-    monkeypatch.setattr(kind, method, crashing)
+    crash_at(monkeypatch, kind, method, after=after, calls={0, 1, 3, 6, 10, 15})
     outcome, crashes = federation.serve_through_crashes()
     monkeypatch.undo()
     assert crashes >= 2
